@@ -1,0 +1,46 @@
+"""The ``brmpi`` command: a table of subcommands, each imported only when it is called."""
+
+import importlib
+import sys
+
+from brmpi import __version__
+from brmpi.errors import BadInput, Fault
+
+# name: (module with main(argv) -> exit code, what it does)
+COMMANDS = {
+    "probe": ("brmpi.cluster.probing", "measure every node of the cluster into hostfiles/probes/"),
+    "hostfiles": ("brmpi.cluster.hostfile", "write hostfiles for mpirun from the probes"),
+    "nodes": ("brmpi.cluster.nodes", "show the cluster as probed, and each node's share of work"),
+    "plot": ("brmpi.results.plot", "draw a run, or one of its files, as PNG (and GIF)"),
+    "show": ("brmpi.results.show", "say what a run was, how long it took and what was conserved"),
+}
+
+
+def usage():
+    """Help text of the command."""
+    rows = "\n".join(f"  {name:<10} {what}" for name, (_, what) in COMMANDS.items())
+    return f"usage: brmpi COMMAND [options]\n\n{rows}\n\nbrmpi COMMAND --help tells more; brmpi --version the version."
+
+
+def main(argv=None):
+    """Run one subcommand; returns the exit code: 0 done, 1 a fault, 2 bad input."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(f"brmpi {__version__}")
+        return 0
+    try:
+        if argv[0] not in COMMANDS:
+            raise BadInput(f"{argv[0]!r} is not a brmpi command: known are {', '.join(COMMANDS)}")
+        module, _ = COMMANDS[argv[0]]
+        return importlib.import_module(module).main(argv[1:]) or 0
+    except BadInput as error:
+        print(f"brmpi: {error} (see brmpi --help)", file=sys.stderr)
+        return 2
+    except Fault as error:
+        print(f"brmpi: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130

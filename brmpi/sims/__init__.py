@@ -1,0 +1,1 @@
+"""Simulations, one a module: ``python -m brmpi.sims.<name> --help``."""
