@@ -46,7 +46,8 @@ def agree(comm):
 
     def check(ok, message=""):
         verdicts = comm.allgather((bool(ok), str(message)))
-        assert all(ok for ok, _ in verdicts), "; ".join(f"rank {r}: {m}" for r, (ok, m) in enumerate(verdicts) if not ok)
+        failed = [f"rank {rank}: {message}" for rank, (ok, message) in enumerate(verdicts) if not ok]
+        assert not failed, "; ".join(failed)
 
     return check
 

@@ -1,0 +1,213 @@
+"""The one door a program enters by: ``run(main)``, output from the root alone, section timers.
+
+Nothing here starts MPI at import: ``run`` does.
+"""
+
+import faulthandler
+import sys
+import time
+import traceback
+
+from brmpi.errors import BadInput, Fault
+
+PATIENCE = 1.0  # seconds that a failing rank waits to learn whether all ranks failed alike
+
+
+def run(main):
+    """Call ``main(comm)`` on every rank and leave with its exit code; how every program starts. Collective.
+
+    ``BadInput`` ends the job with one sentence and exit code 2, ``Fault`` with one sentence and 1, each printed
+    once. Any other exception on any rank prints that rank's traceback and ends the whole job with exit code 1.
+
+    Parameters
+    ----------
+    main : callable taking a communicator, returning an exit code or None for 0
+    """
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        sys.exit(f"{_program()}: MPI does not start here: {error} (make install installs it)")
+    faulthandler.enable()
+    meeting = MPI.COMM_WORLD.Dup()  # failing ranks meet here: the program's own messages cannot interfere
+    try:
+        code = main(MPI.COMM_WORLD) or 0
+    except BaseException as error:
+        code = _failed(meeting, error)
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def on_root(comm, action, *arguments):
+    """Let the root do something and tell every rank the result. Collective.
+
+    Parameters
+    ----------
+    comm : communicator
+    action : callable, called on rank 0 only; its result must pickle
+    *arguments : what it is called with
+
+    Returns
+    -------
+    what ``action`` returned, on every rank
+
+    Raises
+    ------
+    BadInput, Fault : on every rank, where the root raised it
+    """
+    outcome = None
+    if comm.rank == 0:
+        try:
+            outcome = action(*arguments), None
+        except (BadInput, Fault) as error:
+            outcome = None, error
+    result, error = comm.bcast(outcome)
+    if error is not None:
+        raise error
+    return result
+
+
+def node_by_node(comm, action):
+    """Do something once on each node before its other ranks do it too, as for a cache on disk. Collective.
+
+    Parameters
+    ----------
+    comm : communicator
+    action : callable without arguments
+    """
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    if node.rank == 0:
+        action()
+    node.Barrier()
+    if node.rank > 0:
+        action()
+    node.Free()
+
+
+class Timers:
+    """Seconds spent in named sections: ``with timers("force"): …``.
+
+    Time in a section within a section counts for the inner one alone, so that sections add up to the whole.
+    """
+
+    def __init__(self):
+        self.seconds = {}
+        self._open = []
+
+    def __call__(self, section):
+        """Open a section until the ``with`` block ends.
+
+        Parameters
+        ----------
+        section : str
+
+        Returns
+        -------
+        context manager
+        """
+        return _Section(self, section)
+
+    def reduce(self, comm):
+        """Least, mean and largest seconds of each section over the ranks. Collective.
+
+        Parameters
+        ----------
+        comm : communicator
+
+        Returns
+        -------
+        dict of section: {"min", "mean", "max"} in seconds, longest mean first; a rank that never
+        entered a section counts as 0
+        """
+        ranks = comm.allgather(self.seconds)
+        table = {}
+        for section in dict.fromkeys(name for rank in ranks for name in rank):
+            spent = [rank.get(section, 0.0) for rank in ranks]
+            table[section] = {"min": min(spent), "mean": sum(spent) / len(spent), "max": max(spent)}
+        return dict(sorted(table.items(), key=lambda item: -item[1]["mean"]))
+
+
+class _Section:
+    def __init__(self, timers, name):
+        self.timers, self.name = timers, name
+
+    def __enter__(self):
+        self.inner = 0.0
+        self.timers._open.append(self)
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_):
+        spent = time.perf_counter() - self.start
+        timers = self.timers
+        timers._open.pop()
+        timers.seconds[self.name] = timers.seconds.get(self.name, 0.0) + spent - self.inner
+        if timers._open:
+            timers._open[-1].inner += spent
+
+
+def _program():
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return spec.name.removesuffix(".__main__") if spec else (sys.argv[0] or "brmpi").rpartition("/")[2]
+
+
+def _verdict(error):
+    """(exit code, text to print) for an exception that reached ``run``."""
+    if isinstance(error, BadInput):
+        return 2, f"{_program()}: {error} (see --help)"
+    if isinstance(error, Fault):
+        return 1, f"{_program()}: {error}"
+    if isinstance(error, KeyboardInterrupt):
+        return 130, f"{_program()}: interrupted"
+    if isinstance(error, SystemExit):
+        if error.code is None or isinstance(error.code, int):
+            return error.code or 0, ""
+        return 1, str(error.code)
+    return 1, "".join(traceback.format_exception(error)).rstrip()
+
+
+def _failed(meeting, error):
+    """Report a failure once and end the job; returns the exit code where all ranks failed alike."""
+    code, text = _verdict(error)
+    sys.stdout.flush()
+    if meeting.size == 1:
+        _print(text)
+        return code
+    # Ranks wait a little longer the higher they are: the lowest that failed speaks, and ends the others.
+    if not _all_arrive(meeting, PATIENCE + 0.02 * min(meeting.rank, 50)):
+        if isinstance(error, BadInput | Fault | KeyboardInterrupt | SystemExit):
+            _print(text)
+        else:
+            _print(f"rank {meeting.rank} of {meeting.size} on {_host()}:\n{text}")
+        meeting.Abort(code or 1)
+    verdicts = meeting.gather((code, text))
+    if meeting.rank == 0:
+        for rank, verdict in enumerate(verdicts):
+            if verdict not in verdicts[:rank]:
+                _print(verdict[1])
+    code = meeting.bcast(max(code for code, _ in verdicts) if meeting.rank == 0 else None)
+    if code and not isinstance(error, BadInput | Fault | SystemExit):
+        meeting.Barrier()
+        meeting.Abort(code)  # messages may still be under way: MPI_Finalize could wait for them for ever
+    return code
+
+
+def _all_arrive(meeting, seconds):
+    request = meeting.Ibarrier()
+    end = time.monotonic() + seconds
+    while not request.Test():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.002)
+    return True
+
+
+def _host():
+    from mpi4py import MPI
+
+    return MPI.Get_processor_name()
+
+
+def _print(text):
+    if text:
+        print(text, file=sys.stderr, flush=True)
