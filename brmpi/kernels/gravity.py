@@ -1,0 +1,142 @@
+"""Gravity of point masses by direct sum: accelerations and potentials with Plummer softening.
+
+    a_i = sum_j G m_j (x_j - x_i) / (|x_j - x_i|^2 + eps^2)^(3/2)        phi_i = -sum_j G m_j / (…)^(1/2)
+
+Sources come in tiles of ``TILE`` bodies. A tile's sum is one loop of fixed length, and tiles are added in order:
+a body's result is the same bits wherever it sits among the targets, however the sources are cut into calls.
+A pair at distance 0 with eps = 0, as a body with itself, adds nothing; with eps > 0 a body adds nothing to its own
+acceleration, and ``potentials`` leaves pairs at distance 0 out.
+"""
+
+import numpy as np
+
+TILE = 512  # sources; a multiple of every vector width, 16 kB of them in float64
+PRECISIONS = ("float64", "mixed")
+
+
+def tiles(count):
+    """Tiles that a number of bodies fills, the last one perhaps in part.
+
+    Parameters
+    ----------
+    count : int >= 0, bodies
+
+    Returns
+    -------
+    int
+    """
+    return -(-count // TILE)
+
+
+def accelerations(targets, sources, eps, out, precision="float64", backend="numba"):
+    """Add the acceleration that sources give to targets.
+
+    ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and the sum within
+    a tile in float32, and adds tiles up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
+    magnitudes, which cancel in part; over the bodies of a cluster the root mean square is below 1e-7 of its own size.
+
+    Parameters
+    ----------
+    targets : (3, n) float64, C-contiguous, positions [length]
+    sources : (4, m) float64, C-contiguous, rows x, y, z [length] and G * mass [length**3 / time**2]; m a multiple
+        of TILE, filled up with mass 0
+    eps : float >= 0, softening [length]
+    out : (3, n) float64, C-contiguous, is added to [length / time**2]
+    precision : "float64" or "mixed"
+    backend : "numba" or "numpy"
+
+    Raises
+    ------
+    ValueError : m is not a multiple of TILE; unknown precision
+    """
+    _check(sources)
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision = {precision!r}: known are {', '.join(PRECISIONS)}")
+    if targets.shape[1] == 0 or sources.shape[1] == 0:
+        return
+    if precision == "float64":
+        loop = _compiled().float64 if backend == "numba" else _float64
+        loop(targets, sources, eps * eps, out)
+    else:
+        _mixed(targets, sources, eps, out, backend)
+
+
+def potentials(targets, sources, eps, out, backend="numba"):
+    """Add the potential of sources at targets, in float64; a body's own is left out.
+
+    Parameters
+    ----------
+    targets, sources, eps, backend : as in ``accelerations``
+    out : (n,) float64, is added to [length**2 / time**2]
+
+    Raises
+    ------
+    ValueError : m is not a multiple of TILE
+    """
+    _check(sources)
+    loop = _compiled().potential if backend == "numba" else _potential
+    loop(targets, sources, eps * eps, out)
+
+
+def _check(sources):
+    if sources.shape[1] % TILE:
+        raise ValueError(f"sources has {sources.shape[1]} columns: must be a multiple of {TILE}")
+
+
+def _compiled():
+    from brmpi.kernels import gravity_numba
+
+    return gravity_numba
+
+
+def _pairs(targets, sources, block=256):
+    """For each tile and block of targets: slice of targets, x_j - x_i (3, block, TILE), distances squared, masses."""
+    for tile in range(0, sources.shape[1], TILE):
+        x, mass = sources[:3, tile : tile + TILE], sources[3, tile : tile + TILE]
+        for first in range(0, targets.shape[1], block):
+            here = slice(first, first + block)
+            d = x[:, None, :] - targets[:, here, None]
+            yield here, d, d[0] ** 2 + d[1] ** 2 + d[2] ** 2, mass
+
+
+def _inverse_root(r2):
+    return np.divide(1, np.sqrt(r2), out=np.zeros_like(r2), where=r2 > 0)
+
+
+def _float64(targets, sources, eps2, out):
+    for here, d, r2, mass in _pairs(targets, sources):
+        out[:, here] += (d * (mass * _inverse_root(r2 + eps2) ** 3)).sum(axis=-1)
+
+
+def _potential(targets, sources, eps2, out):
+    for here, _, r2, mass in _pairs(targets, sources):
+        out[here] -= np.where(r2 > 0, mass * _inverse_root(r2 + eps2), 0).sum(axis=-1)
+
+
+def _mixed(targets, sources, eps, out, backend):
+    # Powers of two bring lengths and masses near 1, where float32's range is safe; they change no other bit.
+    length = _power_of_two(max(np.abs(targets).max(), np.abs(sources[:3]).max(), eps))
+    mass = _power_of_two(np.abs(sources[3]).max())
+    near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
+    masses = (sources[3] / mass).astype(np.float32)
+    loop = _compiled().mixed if backend == "numba" else _mixed_numpy
+    loop(*near[0], *near[1], masses, np.float32((eps / length) ** 2), mass / length**2, out)
+
+
+def _power_of_two(largest):
+    return 2.0 ** np.frexp(largest)[1] if largest > 0 else 1.0
+
+
+def _pair_of_float32(values):
+    high = values.astype(np.float32)
+    return high, (values - high).astype(np.float32)
+
+
+def _mixed_numpy(high, low, source_high, source_low, masses, eps2, unit, out):
+    for tile in range(0, masses.size, TILE):
+        s = slice(tile, tile + TILE)
+        for first in range(0, high.shape[1], 256):
+            t = slice(first, first + 256)
+            d = (source_high[:, None, s] - high[:, t, None]) + (source_low[:, None, s] - low[:, t, None])
+            w = _inverse_root(d[0] ** 2 + d[1] ** 2 + d[2] ** 2 + eps2)
+            out[:, t] += unit * (d * (masses[s] * w**3)).sum(axis=-1).astype(np.float64)

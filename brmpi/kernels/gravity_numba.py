@@ -1,0 +1,118 @@
+"""The loops of ``gravity``, compiled by Numba. Imported when they are first used: Numba takes long to load."""
+
+import numpy as np
+from numba import njit
+
+from brmpi.kernels.gravity import TILE
+
+# Sums may be taken in vector lanes; NaN and infinity keep their meaning, so that a pair at distance 0 can be left out.
+SUMS = {"reassoc", "contract", "arcp", "afn", "nsz"}
+LOOP = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": SUMS}
+
+
+@njit(**LOOP)
+def float64(targets, sources, eps2, out):
+    """Add accelerations, all in float64.
+
+    Parameters
+    ----------
+    targets : (3, n) float64
+    sources : (4, m) float64, m a multiple of TILE
+    eps2 : float
+    out : (3, n) float64
+    """
+    tx, ty, tz = targets[0], targets[1], targets[2]
+    for first in range(0, sources.shape[1], TILE):
+        x, y, z = sources[0, first : first + TILE], sources[1, first : first + TILE], sources[2, first : first + TILE]
+        mass = sources[3, first : first + TILE]
+        for i in range(tx.size):
+            xi, yi, zi = tx[i], ty[i], tz[i]
+            ax = ay = az = 0.0
+            for j in range(TILE):
+                dx, dy, dz = x[j] - xi, y[j] - yi, z[j] - zi
+                r2 = dx * dx + dy * dy + dz * dz + eps2
+                w = 1 / np.sqrt(r2) if r2 > 0 else 0.0
+                w = mass[j] * w * w * w
+                ax += w * dx
+                ay += w * dy
+                az += w * dz
+            out[0, i] += ax
+            out[1, i] += ay
+            out[2, i] += az
+
+
+@njit(**LOOP)
+def potential(targets, sources, eps2, out):
+    """Subtract sum of mass over softened distance, all in float64.
+
+    Parameters
+    ----------
+    targets : (3, n) float64
+    sources : (4, m) float64, m a multiple of TILE
+    eps2 : float
+    out : (n,) float64
+    """
+    tx, ty, tz = targets[0], targets[1], targets[2]
+    for first in range(0, sources.shape[1], TILE):
+        x, y, z = sources[0, first : first + TILE], sources[1, first : first + TILE], sources[2, first : first + TILE]
+        mass = sources[3, first : first + TILE]
+        for i in range(tx.size):
+            xi, yi, zi = tx[i], ty[i], tz[i]
+            phi = 0.0
+            for j in range(TILE):
+                dx, dy, dz = x[j] - xi, y[j] - yi, z[j] - zi
+                r2 = dx * dx + dy * dy + dz * dz
+                phi += mass[j] / np.sqrt(r2 + eps2) if r2 > 0 else 0.0
+            out[i] -= phi
+
+
+@njit(error_model="numpy", fastmath={"contract"})
+def difference(high, high_i, low, low_i):
+    """Difference of two numbers, each a pair of float32: here the order of the terms must stay.
+
+    Parameters
+    ----------
+    high, high_i, low, low_i : float32
+
+    Returns
+    -------
+    float32
+    """
+    return (high - high_i) + (low - low_i)
+
+
+@njit(**LOOP)
+def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
+    """Add accelerations: pairs in float32, tiles in float64.
+
+    Parameters
+    ----------
+    high, low : (3, n) float32, positions are their sum
+    source_high, source_low : (3, m) float32, m a multiple of TILE
+    masses : (m,) float32
+    eps2 : float32
+    unit : float, what the accelerations are multiplied by
+    out : (3, n) float64
+    """
+    zero, one = np.float32(0), np.float32(1)
+    for first in range(0, masses.size, TILE):
+        end = first + TILE
+        x, y, z = source_high[0, first:end], source_high[1, first:end], source_high[2, first:end]
+        xl, yl, zl = source_low[0, first:end], source_low[1, first:end], source_low[2, first:end]
+        mass = masses[first:end]
+        for i in range(high.shape[1]):
+            xi, yi, zi, xli, yli, zli = high[0, i], high[1, i], high[2, i], low[0, i], low[1, i], low[2, i]
+            ax = ay = az = zero
+            for j in range(TILE):
+                dx = difference(x[j], xi, xl[j], xli)
+                dy = difference(y[j], yi, yl[j], yli)
+                dz = difference(z[j], zi, zl[j], zli)
+                r2 = dx * dx + dy * dy + dz * dz + eps2
+                w = one / np.sqrt(r2) if r2 > zero else zero
+                w = mass[j] * w * w * w
+                ax += w * dx
+                ay += w * dy
+                az += w * dz
+            out[0, i] += unit * ax
+            out[1, i] += unit * ay
+            out[2, i] += unit * az
