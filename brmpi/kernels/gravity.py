@@ -33,7 +33,7 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
 
     ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and the sum within
     a tile in float32, and adds tiles up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
-    magnitudes, which cancel in part; over the bodies of a cluster the root mean square is below 1e-7 of its own size.
+    magnitudes, which cancel in part; the root mean square over a cluster's bodies is below 5e-8 of that sum.
 
     Parameters
     ----------

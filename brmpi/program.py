@@ -1,0 +1,373 @@
+"""What every runnable module shares: command line, the loop, signals, progress, output, restart.
+
+A program is a class with
+
+    name, Case, time_unit        its name, its keys (a ``case.Case``), the unit of time for people
+    columns                      dict of its diagnostics: ``diagnostics.Column``
+    Program(case, comm, timers, backend)     the initial state, from the case alone
+    warm()                       compile what will run
+    step()                       advance the state by ``case.dt``. Collective
+    sample()                     dict of column: value, the same on every rank. Collective
+    fields()                     what a snapshot holds: keyword arguments of ``snapshots.write``
+    arrays()                     dict of name: Piece, all that a restart needs besides the step
+    block(name, shape)           (offset, shape) of this rank's block of a state array
+    restore(arrays)              take over a state
+    about()                      dict for run.json: what it runs on and how it is shared out
+    rate(steps, seconds)         its figure of merit, for people
+
+and ``mpi.run(lambda comm: program.run(Program, comm))`` under ``if __name__ == "__main__"``.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import os
+import signal
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from brmpi import case as cases
+from brmpi import kernels, mpi
+from brmpi.arguments import Parser
+from brmpi.errors import BadInput, Fault
+from brmpi.progress import clock, progress
+
+STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+POLL = 0.05  # seconds between looks at signals and clocks
+
+
+def run(kind, comm, argv=None):
+    """Run a program from its command line to its end, a stop or a fault. Collective.
+
+    Parameters
+    ----------
+    kind : class, as described above
+    comm : communicator
+    argv : list of str, instead of the process's own arguments
+
+    Returns
+    -------
+    int, exit code: 0 done, 75 stopped with a checkpoint
+
+    Raises
+    ------
+    BadInput : on every rank alike, before anything was written
+    Fault : on every rank alike, as for a full disk
+    """
+    began = time.monotonic()
+    options = _options(kind, comm, argv)
+    case, name, before = mpi.on_root(comm, _plan, kind, options)
+    timers = mpi.Timers()
+    with timers("start"):
+        program = kind(case, comm, timers, kernels.backend(options.backend))
+        path = mpi.on_root(comm, _folder, kind.name, name, options, before)
+        journal = _Journal(comm, path, program, options, name, before)
+    stop = _Stop()
+    try:
+        with timers("compile"):
+            mpi.node_by_node(comm, program.warm)
+        with timers("start"):
+            first = journal.begin()
+        code = _loop(program, comm, journal, first, stop, timers, options.quiet, began)
+    except BaseException as error:
+        journal.failed(error)
+        raise
+    finally:
+        stop.restore()
+    return code
+
+
+def _loop(program, comm, journal, first, stop, timers, quiet, began):
+    """Take the steps that are left; returns the exit code."""
+    case = program.case
+    poll = _Poll(comm, stop, case.checkpoint)
+    loop = time.monotonic()
+    step = first
+    with progress(comm.rank == 0, program.name, first, case.steps, quiet) as bar:
+        while step < case.steps:
+            stopping, due = poll(step)
+            if stopping or due:
+                journal.checkpoint(step)
+                poll.saved = time.monotonic()
+            if stopping:
+                break
+            program.step()
+            step += 1
+            if step % case.sample == 0 or step == case.steps:
+                journal.sample(step)
+            if step == case.steps or (case.every and step % case.every == 0):
+                journal.snapshot(step)
+            bar.show(step, f"t = {step * case.dt:.6g} {program.time_unit}".rstrip())
+    seconds = time.monotonic() - loop
+    done = step == case.steps
+    if done and step > first:
+        journal.checkpoint(step)
+    table = timers.reduce(comm)
+    mpi.on_root(comm, journal.end, "done" if done else "stopped", step, table, time.monotonic() - began)
+    if comm.rank == 0 and not quiet:
+        print(_report(program, journal.path, done, step, step - first, seconds, table), flush=True)
+    return 0 if done else STOPPED
+
+
+def _report(program, path, done, step, steps, seconds, table):
+    """What a person reads at the end."""
+    width = max(map(len, table))
+    whole = sum(row["mean"] for row in table.values()) or 1
+    rows = "".join(f"\n  {name:<{width}}  " + "  ".join(f"{row[key]:8.2f}" for key in ("min", "mean", "max"))
+                   + f"  {100 * row['mean'] / whole:5.1f} %" for name, row in table.items())
+    rate = f", {program.rate(steps, seconds)}" if steps and seconds else ""
+    ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
+    if done:
+        follow = f"see it: brmpi show {path}; brmpi plot {path}"
+    else:
+        follow = f"stopped at step {step} with a checkpoint; to go on, add --restart --out {path}"
+    return (f"{program.name}: {steps} steps in {clock(seconds) if seconds >= 60 else f'{seconds:.2f} s'} on {ranks}{rate}"
+            f"\n  {'seconds':<{width}}  " + "  ".join(f"{name:>8}" for name in ("min", "mean", "max"))
+            + f"    share{rows}\n{follow}")
+
+
+class _Stop:
+    """Whether a signal asked this rank to stop."""
+
+    def __init__(self):
+        self.asked = False
+        self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+
+    def _ask(self, number, frame):
+        self.asked = True
+
+    def restore(self):
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+class _Poll:
+    """All ranks together look at signals and at the root's clock, about every ``POLL`` seconds of steps."""
+
+    def __init__(self, comm, stop, period):
+        self.comm, self.stop, self.period = comm, stop, period
+        self.next, self.last = 0, None
+        self.saved = time.monotonic()
+
+    def __call__(self, step):
+        """(stop now?, write a checkpoint now?), the same on every rank. Collective, though most calls send nothing."""
+        if step < self.next:
+            return False, False
+        now = time.monotonic()
+        spent = (now - self.last[1]) / max(step - self.last[0], 1) if self.last else POLL
+        due = self.comm.rank == 0 and now - self.saved >= self.period
+        mine, most = np.array([self.stop.asked, due, spent]), np.empty(3)
+        from mpi4py import MPI
+
+        self.comm.Allreduce(mine, most, MPI.MAX)
+        self.last = step, now
+        self.next = step + max(1, int(POLL / max(most[2], 1e-6)))
+        return bool(most[0]), bool(most[1])
+
+
+class _Journal:
+    """Everything a run writes: run.json, diagnostics, snapshots, checkpoints."""
+
+    def __init__(self, comm, path, program, options, name, before):
+        from brmpi.results import provenance
+
+        self.comm, self.path, self.program, self.before = comm, Path(path), program, before
+        self.timers, self.case = program.timers, program.case
+        self.rows = self.saved = None
+        self.start = time.monotonic()
+        hosts = provenance.hosts(comm)
+        self.about = {
+            "program": program.name,
+            "case_name": name,
+            "case_file": options.case if options.case or not before else before.get("case_file"),
+            "case": dataclasses.asdict(self.case),
+            "overrides": {**(before or {}).get("overrides", {}), **dict(options.set)},
+            "command": provenance.command(),
+            "commit": provenance.commit() if comm.rank == 0 else None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "hosts": hosts,
+            "ranks": comm.size,
+            "backend": program.backend,
+            **program.about(),
+            "seed": self.case.seed,
+            "status": "running",
+            "started": _now(),
+            "step": 0,
+            "steps": self.case.steps,
+            "restarts": (before or {}).get("restarts", []),
+        }
+
+    def begin(self):
+        """Open the files; on a restart take over the newest good checkpoint. Returns the first step. Collective."""
+        from brmpi.results import checkpoints
+        from brmpi.results.diagnostics import Diagnostics
+
+        first, found = 0, None
+        if self.before:
+            found = checkpoints.read(self.comm, self.path, self.program.block, self.program.name)
+            if found:
+                first, arrays, _ = found
+                self.program.restore(arrays)
+            self.saved = first
+            self.about["started"] = self.before.get("started", self.about["started"])
+            self.about["restarts"] = [*self.about["restarts"],
+                                      {"time": _now(), "step": first, "ranks": self.comm.size}]
+        if first > self.case.steps:
+            raise BadInput(f"steps = {self.case.steps}: the run in {self.path} has taken {first} already")
+        self.about["step"] = first
+        mpi.on_root(self.comm, self._open, Diagnostics, first if found else None)
+        if not found:
+            self.sample(0)
+            self.snapshot(0)
+        return first
+
+    def _open(self, diagnostics, after):
+        from brmpi.results import folder, provenance
+
+        self.about["versions"] = provenance.versions()  # of what is loaded by now
+        folder.record(self.path, self.about)
+        self.rows = diagnostics(self.path / "diagnostics.h5", self.program.columns, wall=("seconds",), after=after)
+
+    def sample(self, step):
+        """Write a row of diagnostics; a state that is no longer finite ends the run. Collective."""
+        with self.timers("diagnostics"):
+            row = {"step": step, "time": step * self.case.dt, **self.program.sample()}
+            for name, value in row.items():
+                if not np.isfinite(value):
+                    raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
+            row["seconds"] = time.monotonic() - self.start
+        with self.timers("output"):
+            mpi.on_root(self.comm, lambda: self.rows.append(row))
+
+    def snapshot(self, step):
+        """Write the state for people and other programs. Collective."""
+        from brmpi.results import snapshots
+
+        with self.timers("output"):
+            path = snapshots.path(self.path, self.program.name, step)
+            snapshots.write(self.comm, path, step, step * self.case.dt, self.case.dt, io=self.case.io,
+                            **self.program.fields())
+
+    def checkpoint(self, step):
+        """Write the state for a restart, unless it is there already. Collective."""
+        from brmpi.results import checkpoints, folder
+
+        if step == self.saved:
+            return
+        with self.timers("output"):
+            state = self.program.arrays()
+            broken = not all(np.isfinite(piece.data).all() for piece in state.values())
+            if self.comm.allreduce(broken):
+                raise Fault(f"step {step}: the state is not finite: the run blew up; a smaller dt may help")
+            mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
+            checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
+            self.saved = self.about["step"] = step
+            mpi.on_root(self.comm, folder.record, self.path, self.about)
+
+    def end(self, status, step, table, seconds):
+        """Close the files and say how it ended. Root only."""
+        from brmpi.results import folder
+
+        self.rows.close()
+        self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=_now())
+        folder.record(self.path, self.about)
+
+    def failed(self, error):
+        """Say in run.json why the run ended, as far as this rank can reach it."""
+        from brmpi.results import folder
+
+        if not (self.path / "run.json").exists() or isinstance(error, BadInput):
+            return
+        why = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error} (rank {self.comm.rank})"
+        with contextlib.suppress(Exception):
+            if self.rows is not None:
+                self.rows.close()
+        with contextlib.suppress(Exception):
+            now = folder.about(self.path)
+            if not now.get("status", "").startswith("failed"):
+                folder.record(self.path, {**now, "status": f"failed: {why}", "ended": _now()})
+
+
+def _now():
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _options(kind, comm, argv):
+    """The command line, the same on every rank; help is printed by the root."""
+    parser = Parser(
+        prog=f"python -m brmpi.sims.{kind.name}", description=kind.__doc__.partition("\n")[0],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=f"keys of a case (TOML file, or --set KEY=VALUE): default, unit, meaning\n{cases.described(kind.Case)}")
+    parser.add_argument("case", nargs="?", help="TOML file with the keys below; without it, a small example")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the case")
+    parser.add_argument("--steps", metavar="N", help="the same as --set steps=N")
+    parser.add_argument("--out", metavar="FOLDER", help="where the run goes; else the next free results/…")
+    parser.add_argument("--overwrite", action="store_true", help="let --out replace the run that it holds")
+    parser.add_argument("--restart", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    parser.add_argument("--backend", default="auto", choices=kernels.BACKENDS, help="what runs the kernels")
+    with contextlib.redirect_stdout(io.StringIO()) if comm.rank else contextlib.nullcontext():
+        options = parser.parse_args(argv)
+    pairs = []
+    for text in options.set:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip():
+            raise BadInput(f"--set {text}: must be KEY=VALUE")
+        pairs.append((name.strip(), value.strip()))
+    if options.steps is not None:
+        pairs.append(("steps", options.steps))
+    options.set = pairs
+    if options.restart and options.overwrite:
+        raise BadInput("--restart and --overwrite contradict each other: go on with the run, or replace it")
+    return options
+
+
+def _plan(kind, options):
+    """(case, its name, run.json of the run to go on with or None). Root only."""
+    from brmpi.results import folder
+
+    name = Path(options.case).stem if options.case else "default"
+    if not options.restart:
+        return _possible(cases.load(kind.Case, options.case, options.set)), name, None
+    path = folder.existing(kind.name, name, options.out)
+    before = folder.about(path)
+    old = cases.build(kind.Case, before.get("case", {}), {}, f"{path}/run.json")
+    values, origin = dict(before["case"]), {}
+    if options.case:
+        known = cases.read(options.case)
+        values.update({key: value for key, value in known.items() if key not in before.get("overrides", {})})
+        origin = dict.fromkeys(known, options.case)
+    for key, text in options.set:
+        values[key], origin[key] = cases.parsed(text), "--set"
+    case = cases.build(kind.Case, values, origin, f"{path}/run.json")
+    for field in dataclasses.fields(kind.Case):
+        new, was = getattr(case, field.name), getattr(old, field.name)
+        if new != was and not field.metadata["free"]:
+            raise BadInput(f"{origin.get(field.name, path)}: {field.name} = {new}: the run in {path} has {was}, "
+                           "and a restart cannot change it")
+    return _possible(case), before.get("case_name", name), {**before, "path": str(path)}
+
+
+def _possible(case):
+    """The case, unless its files cannot be written as it says."""
+    from brmpi.results.pieces import parallel_hdf5
+
+    if case.io == "mpio" and not parallel_hdf5():
+        raise BadInput("io = 'mpio': h5py here cannot write a file from several ranks; io = 'root' always works")
+    return case
+
+
+def _folder(program, name, options, before):
+    """Where the run goes; made, if it is new. Root only."""
+    from brmpi.results import folder
+
+    if before:
+        return before["path"]
+    return str(folder.create(program, name, options.out, options.overwrite))
