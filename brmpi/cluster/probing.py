@@ -46,8 +46,9 @@ def login(node):
 
 
 def interpreter(node):
-    """Shell command that runs a program given on standard input: with the node's ``python``, else this project's
-    environment if it is there too, else python3.
+    """Shell command that runs a Python program given on standard input.
+
+    It takes the node's ``python``, else this project's environment if it is there too and runs, else python3.
 
     Parameters
     ----------
@@ -57,7 +58,8 @@ def interpreter(node):
         return f"exec {shlex.quote(node.python)} -"
     here = Path(brmpi.__file__).parent.parent / ".venv/bin/python"
     places = dict.fromkeys(shlex.quote(str(place)) for place in (here, Path(sys.prefix, "bin/python")))
-    return f"for p in {' '.join(places)}; do [ -x $p ] && exec $p -; done; exec python3 -"
+    runs = '[ -x "$p" ] && "$p" -c "" </dev/null 2>/dev/null'  # one made for another architecture does not
+    return f'for p in {" ".join(places)}; do {runs} && exec "$p" -; done; exec python3 -'
 
 
 def clock(node, children, seconds):
@@ -156,7 +158,7 @@ def probed(node, children, seconds):
 
 
 def _found(out):
-    """The probe in an output that may hold greetings before and after it."""
+    # a login may print greetings before and after the probe
     for place in re.finditer(r'\{"schema"', out):
         try:
             answer, _ = json.JSONDecoder().raw_decode(out, place.start())

@@ -171,14 +171,37 @@ def initial(case):
 
 # ---- communication -------------------------------------------------------------------------------------------------
 
+LEAST = 256  # bodies a rank: below that its messages take longer than the work that it saves
+
+
+def shares(n, speeds):
+    """Bodies of each rank: by speed, and none for the slowest ranks where there are too few bodies for all.
+
+    Parameters
+    ----------
+    n : int >= 0, bodies
+    speeds : (ranks,) float64 > 0
+
+    Returns
+    -------
+    (ranks,) int64, summing to n
+    """
+    workers = min(len(speeds), max(1, n // LEAST))
+    fastest = np.argsort(-speeds, kind="stable")[:workers]
+    wanted = np.zeros(len(speeds))
+    wanted[fastest] = speeds[fastest]
+    return partition.shares(n, wanted)
+
 
 class Gravity:
     """The force of all bodies on this rank's: sources arrive in pieces while the force of earlier ones is computed.
 
+    Ranks without bodies take no part, and wait for no message.
+
     Parameters
     ----------
     comm : communicator
-    offsets : (ranks + 1,) int, the bodies of each rank
+    counts : (ranks,) int, the bodies of each rank
     mass : (N,) float64, G * mass of all bodies
     case : Case
     timers : mpi.Timers
@@ -189,8 +212,14 @@ class Gravity:
     LEAST = 4  # tiles in a piece at least
     BLOCK = 4_000_000  # pairs between two looks at what is under way, about a millisecond's work
 
-    def __init__(self, comm, offsets, mass, case, timers, backend):
-        self.comm, self.case, self.timers, self.backend = comm, case, timers, backend
+    def __init__(self, comm, counts, mass, case, timers, backend):
+        self.case, self.timers, self.backend = case, timers, backend
+        busy = counts[comm.rank] > 0
+        self.comm = comm = comm.Split(int(busy))
+        self.pieces = []
+        if not busy:
+            return
+        offsets = partition.offsets(counts[counts > 0])
         tiles = gravity.tiles(mass.size)
         count = max(1, min(self.PIECES, tiles // self.LEAST)) if comm.size > 1 else 1
         edges = partition.offsets(partition.equal(tiles, count)) * gravity.TILE
@@ -213,6 +242,11 @@ class Gravity:
         ------
         (4, m) float64 and a callable that helps the other pieces along
         """
+        if self.comm.size == 1:
+            (_, _, _, sources), = self.pieces
+            sources[:3, : len(pos)] = pos.T
+            yield sources, lambda: None
+            return
         with self.timers("exchange"):
             waiting = [self.comm.Iallgatherv(pos[mine], (arrived, counts))
                        for mine, counts, arrived, _ in self.pieces]
@@ -274,10 +308,10 @@ class NBody:
         self.n, self.time_unit = len(self.mass), case.time_unit
         measured, self.kind = speeds.measured(comm, "gravity")
         self.speeds = measured if case.shares == "speed" else np.ones(comm.size)
-        self.counts = partition.shares(self.n, self.speeds)
+        self.counts = shares(self.n, self.speeds)
         offsets = partition.offsets(self.counts)
         self.rows = slice(offsets[comm.rank], offsets[comm.rank + 1])
-        self.gravity = Gravity(comm, offsets, case.G * self.mass, case, timers, backend)
+        self.gravity = Gravity(comm, self.counts, case.G * self.mass, case, timers, backend)
         self.state = State(pos[self.rows].copy(), vel[self.rows].copy(), None)
         self.advance = INTEGRATORS[case.integrator]
 
