@@ -242,7 +242,7 @@ class Gravity:
         ------
         (4, m) float64 and a callable that helps the other pieces along
         """
-        if self.comm.size == 1:
+        if self.comm.size == 1 and self.pieces:
             (_, _, _, sources), = self.pieces
             sources[:3, : len(pos)] = pos.T
             yield sources, lambda: None
