@@ -1,0 +1,76 @@
+# What a person does with brmpi. `make help` lists it.
+SHELL := /bin/bash
+.ONESHELL:
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV ?= .venv
+STACK ?= auto
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+export OMP_NUM_THREADS ?= 1
+export OPENBLAS_NUM_THREADS ?= 1
+# Open MPI refuses to start as root unless told twice. It is told here, where root started make knowingly, and not in
+# a profile or a program, where it would also cover the run that nobody meant to start as root.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+export PRTE_ALLOW_RUN_AS_ROOT := 1
+export PRTE_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+endif
+
+DEBIAN := gcc libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev pocl-opencl-icd \
+  python3-dateutil python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
+  python3-pyopencl python3-redis python3-scipy python3-venv redis-server
+SOLAR := sims/nbody/solar-system.toml
+# Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
+MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
+
+.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity clean
+
+help:  ## list what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+install: $(VENV)/installed  ## install brmpi and all it needs into .venv
+	@cat $(VENV)/installed
+
+$(VENV)/installed: setup.cfg pyproject.toml Makefile
+	@bash .ci/install "$(VENV)" "$(STACK)" $(DEBIAN)
+
+nbody: install  ## the solar system over 20 years on this cluster, and a plot of it
+	@brmpi probe --if-missing
+	brmpi hostfiles
+	echo mpirun -hostfile hostfiles/all python -m brmpi.sims.nbody $(SOLAR)
+	mpirun -hostfile hostfiles/all python -m brmpi.sims.nbody $(SOLAR)
+	brmpi plot
+
+test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
+	@python -m pytest
+	for ranks in 1 2 3; do
+	  echo "with $$ranks ranks:"
+	  NO_COLOR=1 $(MPIRUN) -np $$ranks python -m pytest --only-mpi -m "mpi and not soak"
+	done
+
+lint: install  ## style, floors of the house, docstrings
+	@ruff check .
+	lint-imports
+	python -m numpydoc lint $$(git ls-files 'brmpi/*.py')
+
+install-test: install  ## the wheel, installed elsewhere, runs a simulation from an empty folder
+	@bash .ci/install-test
+
+test-wheels:  ## every test on packages from PyPI alone
+	@$(MAKE) test VENV=.venv-wheels STACK=wheels
+
+soak: install  ## the long fault tests
+	@python -m pytest -m soak
+
+bench: bench-gravity  ## every benchmark
+	@python -m brmpi.bench
+
+bench-gravity: install  ## speed of the force kernel beside C, and of two ranks beside one
+	@python -m brmpi.bench.gravity
+
+clean:  ## remove the installation and what was built; runs and hostfiles stay
+	@rm -rf .venv .venv-wheels build dist *.egg-info bench/c/build
+	find . -name __pycache__ -prune -exec rm -rf {} +
