@@ -44,8 +44,8 @@ class Case:
     sample: int = key(1, "steps between rows of diagnostics", at_least=1)
     checkpoint: float = key(60.0, "running time between checkpoints", "s", at_least=0, free=True)
     seed: int = key(1, "seed of all random numbers", at_least=0, at_most=2**64 - 1)
-    shares: str = key("speed", "work of each rank: by measured speed, or equal", choices=("speed", "equal"), free=True)
-    io: str = key("root", "who writes files: the root, or all ranks (parallel HDF5)", choices=("root", "mpio"), free=True)
+    shares: str = key("speed", "work of each rank by measured speed, or equal", choices=("speed", "equal"), free=True)
+    io: str = key("root", "files are written by the root, or by all ranks", choices=("root", "mpio"), free=True)
 
 
 def load(kind, file=None, overrides=()):
@@ -225,7 +225,7 @@ def _checked_list(where, value, types, info):
             made.append(_checked(here, item, wanted, info))
         elif isinstance(item, dict):
             file, _, table = here.partition(": ")
-            origin = {name: f"{file}: {table}" for name in item}
+            origin = dict.fromkeys(item, f"{file}: {table}")
             made.append(build(wanted, item, origin, here))
         else:
             raise BadInput(f"{here} = {item!r}: must be a table")

@@ -22,11 +22,8 @@ import argparse
 import contextlib
 import dataclasses
 import io
-import os
 import signal
-import socket
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +31,8 @@ import numpy as np
 from brmpi import case as cases
 from brmpi import kernels, mpi
 from brmpi.arguments import Parser
-from brmpi.errors import BadInput, Fault
+from brmpi.errors import BadInput
+from brmpi.journal import Journal
 from brmpi.progress import clock, progress
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
@@ -67,7 +65,7 @@ def run(kind, comm, argv=None):
     with timers("start"):
         program = kind(case, comm, timers, kernels.backend(options.backend))
         path = mpi.on_root(comm, _folder, kind.name, name, options, before)
-        journal = _Journal(comm, path, program, options, name, before)
+        journal = Journal(comm, path, program, options, name, before)
     stop = _Stop()
     try:
         with timers("compile"):
@@ -122,12 +120,13 @@ def _report(program, path, done, step, steps, seconds, table):
     rows = "".join(f"\n  {name:<{width}}  " + "  ".join(f"{row[key]:8.2f}" for key in ("min", "mean", "max"))
                    + f"  {100 * row['mean'] / whole:5.1f} %" for name, row in table.items())
     rate = f", {program.rate(steps, seconds)}" if steps and seconds else ""
+    spent = clock(seconds) if seconds >= 60 else f"{seconds:.2f} s"
     ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
     if done:
         follow = f"see it: brmpi show {path}; brmpi plot {path}"
     else:
         follow = f"stopped at step {step} with a checkpoint; to go on, add --restart --out {path}"
-    return (f"{program.name}: {steps} steps in {clock(seconds) if seconds >= 60 else f'{seconds:.2f} s'} on {ranks}{rate}"
+    return (f"{program.name}: {steps} steps in {spent} on {ranks}{rate}"
             f"\n  {'seconds':<{width}}  " + "  ".join(f"{name:>8}" for name in ("min", "mean", "max"))
             + f"    share{rows}\n{follow}")
 
@@ -169,134 +168,6 @@ class _Poll:
         self.last = step, now
         self.next = step + max(1, int(POLL / max(most[2], 1e-6)))
         return bool(most[0]), bool(most[1])
-
-
-class _Journal:
-    """Everything a run writes: run.json, diagnostics, snapshots, checkpoints."""
-
-    def __init__(self, comm, path, program, options, name, before):
-        from brmpi.results import provenance
-
-        self.comm, self.path, self.program, self.before = comm, Path(path), program, before
-        self.timers, self.case = program.timers, program.case
-        self.rows = self.saved = None
-        self.start = time.monotonic()
-        hosts = provenance.hosts(comm)
-        self.about = {
-            "program": program.name,
-            "case_name": name,
-            "case_file": options.case if options.case or not before else before.get("case_file"),
-            "case": dataclasses.asdict(self.case),
-            "overrides": {**(before or {}).get("overrides", {}), **dict(options.set)},
-            "command": provenance.command(),
-            "commit": provenance.commit() if comm.rank == 0 else None,
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "hosts": hosts,
-            "ranks": comm.size,
-            "backend": program.backend,
-            **program.about(),
-            "seed": self.case.seed,
-            "status": "running",
-            "started": _now(),
-            "step": 0,
-            "steps": self.case.steps,
-            "restarts": (before or {}).get("restarts", []),
-        }
-
-    def begin(self):
-        """Open the files; on a restart take over the newest good checkpoint. Returns the first step. Collective."""
-        from brmpi.results import checkpoints
-        from brmpi.results.diagnostics import Diagnostics
-
-        first, found = 0, None
-        if self.before:
-            found = checkpoints.read(self.comm, self.path, self.program.block, self.program.name)
-            if found:
-                first, arrays, _ = found
-                self.program.restore(arrays)
-            self.saved = first
-            self.about["started"] = self.before.get("started", self.about["started"])
-            self.about["restarts"] = [*self.about["restarts"],
-                                      {"time": _now(), "step": first, "ranks": self.comm.size}]
-        if first > self.case.steps:
-            raise BadInput(f"steps = {self.case.steps}: the run in {self.path} has taken {first} already")
-        self.about["step"] = first
-        mpi.on_root(self.comm, self._open, Diagnostics, first if found else None)
-        if not found:
-            self.sample(0)
-            self.snapshot(0)
-        return first
-
-    def _open(self, diagnostics, after):
-        from brmpi.results import folder, provenance
-
-        self.about["versions"] = provenance.versions()  # of what is loaded by now
-        folder.record(self.path, self.about)
-        self.rows = diagnostics(self.path / "diagnostics.h5", self.program.columns, wall=("seconds",), after=after)
-
-    def sample(self, step):
-        """Write a row of diagnostics; a state that is no longer finite ends the run. Collective."""
-        with self.timers("diagnostics"):
-            row = {"step": step, "time": step * self.case.dt, **self.program.sample()}
-            for name, value in row.items():
-                if not np.isfinite(value):
-                    raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
-            row["seconds"] = time.monotonic() - self.start
-        with self.timers("output"):
-            mpi.on_root(self.comm, lambda: self.rows.append(row))
-
-    def snapshot(self, step):
-        """Write the state for people and other programs. Collective."""
-        from brmpi.results import snapshots
-
-        with self.timers("output"):
-            path = snapshots.path(self.path, self.program.name, step)
-            snapshots.write(self.comm, path, step, step * self.case.dt, self.case.dt, io=self.case.io,
-                            **self.program.fields())
-
-    def checkpoint(self, step):
-        """Write the state for a restart, unless it is there already. Collective."""
-        from brmpi.results import checkpoints, folder
-
-        if step == self.saved:
-            return
-        with self.timers("output"):
-            state = self.program.arrays()
-            broken = not all(np.isfinite(piece.data).all() for piece in state.values())
-            if self.comm.allreduce(broken):
-                raise Fault(f"step {step}: the state is not finite: the run blew up; a smaller dt may help")
-            mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
-            checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
-            self.saved = self.about["step"] = step
-            mpi.on_root(self.comm, folder.record, self.path, self.about)
-
-    def end(self, status, step, table, seconds):
-        """Close the files and say how it ended. Root only."""
-        from brmpi.results import folder
-
-        self.rows.close()
-        self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=_now())
-        folder.record(self.path, self.about)
-
-    def failed(self, error):
-        """Say in run.json why the run ended, as far as this rank can reach it."""
-        from brmpi.results import folder
-
-        if not (self.path / "run.json").exists() or isinstance(error, BadInput):
-            return
-        why = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error} (rank {self.comm.rank})"
-        with contextlib.suppress(Exception):
-            if self.rows is not None:
-                self.rows.close()
-        with contextlib.suppress(Exception):
-            now = folder.about(self.path)
-            if not now.get("status", "").startswith("failed"):
-                folder.record(self.path, {**now, "status": f"failed: {why}", "ended": _now()})
-
-
-def _now():
-    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _options(kind, comm, argv):

@@ -15,6 +15,7 @@ SIZE = int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
 RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_configure(config):
     """Ranks other than 0 keep their report to themselves, unless something failed."""
     if RANK:

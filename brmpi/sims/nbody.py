@@ -8,6 +8,7 @@ The result is the same bits on any number of ranks with any shares of the work.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -83,7 +84,8 @@ def mechanics(pos, vel, mass, potential):
     """
     kinetic = mass * (vel**2).sum(axis=1) / 2
     momentum = mass[:, None] * vel
-    return np.column_stack([mass, kinetic, mass * potential / 2, momentum, np.cross(pos, momentum), mass[:, None] * pos])
+    spin = np.cross(pos, momentum)
+    return np.column_stack([mass, kinetic, mass * potential / 2, momentum, spin, mass[:, None] * pos])
 
 
 # ---- the case ------------------------------------------------------------------------------------------------------
@@ -110,8 +112,8 @@ class Galaxy:
     disk_scale: float = key(1.0, "exponential scale length of the disc", "length", above=0)
     position: tuple[float, float, float] = key((0.0, 0.0, 0.0), "of the centre", "length")
     velocity: tuple[float, float, float] = key((0.0, 0.0, 0.0), "of the centre", "length/time")
-    tilt: float = key(0.0, "angle between the disc's axis and z", "degrees")
-    azimuth: float = key(0.0, "angle about z towards which the axis is tilted", "degrees")
+    tilt: float = key(0.0, "of the disc's axis from z, about x", "degrees")
+    azimuth: float = key(0.0, "turn about z, after the tilt", "degrees")
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,11 @@ class Case(case.Case):
 
     def problem(self):
         """A sentence where keys contradict each other, else None."""
-        if (self.model == "bodies") != bool(self.bodies):
-            return f"model = {self.model}: [[bodies]] {'is missing' if self.model == 'bodies' else 'needs model = bodies'}"
-        if (self.model == "galaxies") != bool(self.galaxies):
-            return f"model = {self.model}: [[galaxies]] " + (
-                "is missing" if self.model == "galaxies" else "needs model = galaxies")
+        for table, given in (("bodies", self.bodies), ("galaxies", self.galaxies)):
+            if self.model == table and not given:
+                return f"model = {self.model}: [[{table}]] is missing"
+            if given and self.model != table:
+                return f"model = {self.model}: [[{table}]] needs model = {table}"
         if self.galaxies and not sum(galaxy.fraction for galaxy in self.galaxies) > 0:
             return "galaxies have no bodies: a fraction must be > 0"
         return None
@@ -162,7 +164,7 @@ def initial(case):
         return table[:, :3].copy(), table[:, 3:6].copy(), table[:, 6].copy()
     uniforms = Stream(case.seed, "nbody initial state").uniform(0, case.n, (models.DRAWS,))
     if case.model == "galaxies":
-        pos, vel, mass = models.encounter(uniforms, case.galaxies, case.G)
+        pos, vel, mass = models.encounter(uniforms, case.galaxies, case.G, case.softening)
     else:  # standard units: G = M = 1 and energy -1/4 for case.G = 1
         pos, vel = models.plummer(uniforms, mass=1.0, scale=3 * np.pi / 16, G=case.G)
         mass = np.full(case.n, 1 / max(case.n, 1))
@@ -224,7 +226,7 @@ class Gravity:
         count = max(1, min(self.PIECES, tiles // self.LEAST)) if comm.size > 1 else 1
         edges = partition.offsets(partition.equal(tiles, count)) * gravity.TILE
         self.pieces = []
-        for first, end in zip(edges[:-1], edges[1:]):
+        for first, end in pairwise(edges):
             held = np.clip(offsets, first, min(end, mass.size))  # each rank's bodies within the piece
             sources = np.zeros((4, end - first))
             sources[3, : held[-1] - first] = mass[first : held[-1]]

@@ -1,0 +1,203 @@
+"""Everything a run writes while it goes: run.json, diagnostics, snapshots, checkpoints."""
+
+import contextlib
+import dataclasses
+import os
+import socket
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from brmpi import mpi
+from brmpi.errors import BadInput, Fault
+
+
+class Journal:
+    """The folder of a run, from its first file to its last. Its methods are collective, but for ``end`` and ``failed``.
+
+    Parameters
+    ----------
+    comm : communicator
+    path : path of the run's folder, which is there
+    program : the program's state, as described in ``program``
+    options : namespace with ``case`` (file or None) and ``set`` (list of key and text)
+    name : str, the case's
+    before : dict or None, run.json of the run that is gone on with
+    """
+
+    def __init__(self, comm, path, program, options, name, before):
+        from brmpi.results import provenance
+
+        self.comm, self.path, self.program, self.before = comm, Path(path), program, before
+        self.timers, self.case = program.timers, program.case
+        self.rows = self.saved = None
+        self.start = time.monotonic()
+        hosts = provenance.hosts(comm)
+        self.about = {
+            "program": program.name,
+            "case_name": name,
+            "case_file": options.case if options.case or not before else before.get("case_file"),
+            "case": dataclasses.asdict(self.case),
+            "overrides": {**(before or {}).get("overrides", {}), **dict(options.set)},
+            "command": provenance.command(),
+            "commit": provenance.commit() if comm.rank == 0 else None,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "hosts": hosts,
+            "ranks": comm.size,
+            "backend": program.backend,
+            **program.about(),
+            "seed": self.case.seed,
+            "status": "running",
+            "started": _now(),
+            "step": 0,
+            "steps": self.case.steps,
+            "restarts": (before or {}).get("restarts", []),
+        }
+
+    def begin(self):
+        """Open the files; on a restart take over the newest good checkpoint. Collective.
+
+        Returns
+        -------
+        int, steps taken already
+
+        Raises
+        ------
+        BadInput : more steps are taken already than the case has
+        Fault : no checkpoint can be used, or nothing can be written
+        """
+        from brmpi.results import checkpoints
+        from brmpi.results.diagnostics import Diagnostics
+
+        first, found = 0, None
+        if self.before:
+            found = checkpoints.read(self.comm, self.path, self.program.block, self.program.name)
+            if found:
+                first, arrays, _ = found
+                self.program.restore(arrays)
+            self.saved = first
+            self.about["started"] = self.before.get("started", self.about["started"])
+            self.about["restarts"] = [*self.about["restarts"],
+                                      {"time": _now(), "step": first, "ranks": self.comm.size}]
+        if first > self.case.steps:
+            raise BadInput(f"steps = {self.case.steps}: the run in {self.path} has taken {first} already")
+        self.about["step"] = first
+        mpi.on_root(self.comm, self._open, Diagnostics, first if found else None)
+        if not found:
+            self.sample(0)
+            self.snapshot(0)
+        return first
+
+    def _open(self, diagnostics, after):
+        from brmpi.results import folder, provenance, snapshots
+
+        snapshots.prune(self.path, self.program.name, self.case.steps)
+        self.about["versions"] = provenance.versions()  # of what is loaded by now
+        folder.record(self.path, self.about)
+        self.rows = diagnostics(self.path / "diagnostics.h5", self.program.columns, wall=("seconds",), after=after)
+
+    def sample(self, step):
+        """Write a row of diagnostics. Collective.
+
+        Parameters
+        ----------
+        step : int
+
+        Raises
+        ------
+        Fault : a quantity is no longer finite, or the disk is full
+        """
+        with self.timers("diagnostics"):
+            row = {"step": step, "time": step * self.case.dt, **self.program.sample()}
+            for name, value in row.items():
+                if not np.isfinite(value):
+                    raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
+            row["seconds"] = time.monotonic() - self.start
+        with self.timers("output"):
+            mpi.on_root(self.comm, lambda: self.rows.append(row))
+
+    def snapshot(self, step):
+        """Write the state for people and other programs. Collective.
+
+        Parameters
+        ----------
+        step : int
+
+        Raises
+        ------
+        Fault : the disk is full
+        """
+        from brmpi.results import snapshots
+
+        with self.timers("output"):
+            path = snapshots.path(self.path, self.program.name, step)
+            snapshots.write(self.comm, path, step, step * self.case.dt, self.case.dt, io=self.case.io,
+                            **self.program.fields())
+
+    def checkpoint(self, step):
+        """Write the state for a restart, unless it is there already. Collective.
+
+        Parameters
+        ----------
+        step : int
+
+        Raises
+        ------
+        Fault : the state is no longer finite, or the disk is full; the checkpoint before stays
+        """
+        from brmpi.results import checkpoints, folder
+
+        if step == self.saved:
+            return
+        with self.timers("output"):
+            state = self.program.arrays()
+            broken = not all(np.isfinite(piece.data).all() for piece in state.values())
+            if self.comm.allreduce(broken):
+                raise Fault(f"step {step}: the state is not finite: the run blew up; a smaller dt may help")
+            mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
+            checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
+            self.saved = self.about["step"] = step
+            mpi.on_root(self.comm, folder.record, self.path, self.about)
+
+    def end(self, status, step, table, seconds):
+        """Close the files and say how it ended. Root only.
+
+        Parameters
+        ----------
+        status : "done" or "stopped"
+        step : int, steps taken in all
+        table : dict, seconds of each section, from ``mpi.Timers.reduce``
+        seconds : float, of the whole program
+        """
+        from brmpi.results import folder
+
+        self.rows.close()
+        self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=_now())
+        folder.record(self.path, self.about)
+
+    def failed(self, error):
+        """Say in run.json why the run ended, as far as this rank can reach it. On any rank.
+
+        Parameters
+        ----------
+        error : exception
+        """
+        from brmpi.results import folder
+
+        if not (self.path / "run.json").exists() or isinstance(error, BadInput):
+            return
+        why = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error} (rank {self.comm.rank})"
+        with contextlib.suppress(Exception):
+            if self.rows is not None:
+                self.rows.close()
+        with contextlib.suppress(Exception):
+            now = folder.about(self.path)
+            if not now.get("status", "").startswith("failed"):
+                folder.record(self.path, {**now, "status": f"failed: {why}", "ended": _now()})
+
+
+def _now():
+    return datetime.now(UTC).isoformat(timespec="seconds")
