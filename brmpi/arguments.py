@@ -6,11 +6,15 @@ from brmpi.errors import BadInput
 
 
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` that raises ``BadInput`` where argparse would print its usage and exit."""
+    """An ``ArgumentParser`` that raises ``BadInput`` where argparse would print its usage and exit.
 
-    def __init__(self, *args, **kwargs):
-        kwargs.setdefault("allow_abbrev", False)
-        super().__init__(*args, **kwargs)
+    Parameters
+    ----------
+    **options : as argparse has them; options must be written out in full
+    """
+
+    def __init__(self, **options):
+        super().__init__(allow_abbrev=False, **options)
 
     def error(self, message):
         """Refuse the command line.

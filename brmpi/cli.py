@@ -23,7 +23,16 @@ def usage():
 
 
 def main(argv=None):
-    """Run one subcommand; returns the exit code: 0 done, 1 a fault, 2 bad input."""
+    """Run one subcommand.
+
+    Parameters
+    ----------
+    argv : list of str, instead of the process's own arguments
+
+    Returns
+    -------
+    int, exit code: 0 done, 1 a fault, 2 bad input
+    """
     argv = sys.argv[1:] if argv is None else list(argv)
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(usage())

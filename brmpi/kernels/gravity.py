@@ -66,8 +66,9 @@ def potentials(targets, sources, eps, out, backend="numba"):
 
     Parameters
     ----------
-    targets, sources, eps, backend : as in ``accelerations``
+    targets, sources, eps : as in ``accelerations``
     out : (n,) float64, is added to [length**2 / time**2]
+    backend : "numba" or "numpy"
 
     Raises
     ------

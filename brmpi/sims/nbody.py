@@ -285,7 +285,16 @@ class Gravity:
         return np.ascontiguousarray(out.T)
 
     def potentials(self, pos):
-        """Potentials (n,) float64 at this rank's positions (n, 3), each without the body's own. Collective."""
+        """Potentials at this rank's bodies, each without its own. Collective.
+
+        Parameters
+        ----------
+        pos : (n, 3) float64
+
+        Returns
+        -------
+        (n,) float64 [length**2 / time**2]
+        """
         return self._add(pos, np.zeros(len(pos)), lambda targets, sources, part: gravity.potentials(
             targets, sources, self.case.softening, part, self.backend))
 
@@ -381,11 +390,26 @@ class NBody:
         return {"pos": pieces.rows(self.state.pos, first, self.n), "vel": pieces.rows(self.state.vel, first, self.n)}
 
     def block(self, name, shape):
-        """Where this rank's rows of a checkpoint's array are: offset and shape."""
+        """Where this rank's rows of a checkpoint's array are.
+
+        Parameters
+        ----------
+        name : str, "pos" or "vel"
+        shape : (n, 3), of the whole
+
+        Returns
+        -------
+        offset, shape : tuples of int
+        """
         return (int(self.rows.start), 0), (self.rows.stop - self.rows.start, 3)
 
     def restore(self, arrays):
-        """Take over positions and velocities (n, 3) float64 of this rank's bodies."""
+        """Take over a state.
+
+        Parameters
+        ----------
+        arrays : dict, "pos" and "vel" (n, 3) float64 of this rank's bodies
+        """
         self.state = State(arrays["pos"], arrays["vel"], None)
 
     def about(self):
@@ -397,13 +421,32 @@ class NBody:
         }
 
     def rate(self, steps, seconds):
-        """The figure of merit: pairs of bodies, both ways and diagnostics not counted, by wall time."""
+        """The figure of merit: pairs of bodies, both ways, those of diagnostics not counted, by wall time.
+
+        Parameters
+        ----------
+        steps : int
+        seconds : float, of wall time
+
+        Returns
+        -------
+        str
+        """
         pairs = steps * EVALUATIONS[self.case.integrator] * self.n**2
         return f"{pairs / seconds:.3g} interactions/s"
 
 
 def main(comm):
-    """Run from the command line. Collective."""
+    """Run from the command line. Collective.
+
+    Parameters
+    ----------
+    comm : communicator
+
+    Returns
+    -------
+    int, exit code
+    """
     return program.run(NBody, comm)
 
 
