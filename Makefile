@@ -68,8 +68,12 @@ soak: install  ## the long fault tests
 bench: bench-gravity  ## every benchmark
 	@python -m brmpi.bench
 
-bench-gravity: install  ## speed of the force kernel beside C, and of two ranks beside one
+bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
+
+bench/c/build/%: bench/c/%.c
+	@mkdir -p $(@D)
+	gcc -O3 -march=native -ffast-math -fopt-info-vec-optimized $< -o $@ -lm 2>$@.vectorised
 
 clean:  ## remove the installation and what was built; runs and hostfiles stay
 	@rm -rf .venv .venv-wheels build dist *.egg-info bench/c/build
