@@ -205,7 +205,7 @@ def cores():
     known = set(siblings.values()) or set(range(threads))
     usable = {siblings.get(thread, thread) for thread in mine}
     limit = guarded(quota)[0]
-    most = threads if limit is None else max(1, round(limit))
+    most = threads if limit is None else max(1, int(limit))
     return {"physical": len(known), "threads": threads, "usable": min(len(usable), most),
             "usable_threads": min(len(mine), most), "quota": limit}
 
@@ -377,15 +377,15 @@ def rate(call, work, threads, **said):
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    def turn(count):
+    def _turn(count):
         start = time.perf_counter()
         list(pool.map(lambda thread: [call(thread) for _ in range(count)], range(threads)))
         return time.perf_counter() - start
 
     with ThreadPoolExecutor(threads) as pool:
-        turn(1)  # warm-up
-        count = max(1, round(REPEAT / turn(1)))
-        times = sorted(turn(count) for _ in range(REPEATS))
+        _turn(1)  # warm-up
+        count = max(1, round(REPEAT / _turn(1)))
+        times = sorted(_turn(count) for _ in range(REPEATS))
     median = times[REPEATS // 2]
     rates = [work * count * threads / seconds for seconds in times]
     return dict(value=work * count * threads / median, spread=(rates[0] - rates[-1]) / rates[REPEATS // 2],
@@ -401,16 +401,13 @@ def compute(threads):
     """
     import numpy as np
 
-    def operands(n):
-        return [(np.full((n, n), 1.0), np.full((n, n), 0.5), np.empty((n, n))) for _ in range(threads)]
-
-    a, b, c = operands(256)[0]
+    a, b, c = np.full((256, 256), 1.0), np.full((256, 256), 0.5), np.empty((256, 256))
     np.matmul(a, b, out=c)
     start = time.perf_counter()
     np.matmul(a, b, out=c)
     speed = 2 * 256**3 / (time.perf_counter() - start)
     n = next((n for n in (1024, 768, 512) if 2 * n**3 < REPEAT * speed), 256)
-    matrices = operands(n)
+    matrices = [(np.full((n, n), 1.0), np.full((n, n), 0.5), np.empty((n, n))) for _ in range(threads)]
     return rate(lambda thread: np.matmul(*matrices[thread][:2], out=matrices[thread][2]), 2e-9 * n**3, threads, size=n)
 
 
@@ -565,7 +562,7 @@ def measured(limit=LIMIT):
     probe = {"schema": SCHEMA, "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
     reasons = {}
 
-    def note(item, value, reason):
+    def _note(item, value, reason):
         if item in KINDS:
             probe["speeds"][item] = {"value": None, "reason": reason} if reason else dict(value, unit=KINDS[item])
         else:
@@ -582,28 +579,28 @@ def measured(limit=LIMIT):
                        ("cpu", cpu), ("cores", cores), ("frequency", frequency), ("ram", ram), ("os", system),
                        ("kernel", platform.release), ("python", python), ("mpi", mpi), ("vulkan", vulkan),
                        ("interfaces", interfaces), ("disk", disk), ("idle_temperature", temperature)):
-        note(item, *guarded(work))
+        _note(item, *guarded(work))
     answer, died = guarded(lambda: next(isolated(lambda: iter([guarded(opencl)]), 5)))
     value, reason = answer or (None, died)
     if reason:
         value, other = guarded(opencl_listed)
         reason = reason + "; " + other if other else None
-    note("opencl", value, reason)
-    note("environment", {name: os.environ.get(name) for name in SETTINGS}, None)
+    _note("opencl", value, reason)
+    _note("environment", {name: os.environ.get(name) for name in SETTINGS}, None)
     probe["speeds"] = {}
     threads = probe["cores"]["usable"] if probe["cores"] else 1
     missing = ["blas", *KINDS]
     why = "out of time"
     try:
         for answer in isolated(lambda: numbers(threads, deadline), deadline - time.monotonic()):
-            note(*answer)
+            _note(*answer)
             missing.remove(answer[0])
     except Lacking as lacking:
         why = str(lacking)
     for item in missing:
-        note(item, None, why)
-    note("temperature", *guarded(temperature))
-    note("throttled", *guarded(throttling))
+        _note(item, None, why)
+    _note("temperature", *guarded(temperature))
+    _note("throttled", *guarded(throttling))
     probe["reasons"] = reasons
     probe["duration"] = round(time.monotonic() - deadline + limit, 2)
     return probe

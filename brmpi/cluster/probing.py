@@ -224,21 +224,10 @@ def probe_all(nodes, folder, seconds, report):
     Fault : a result cannot be written
     """
     children = Children()
-
-    def attempt(node):
-        try:
-            return probed(node, children, seconds)
-        except NoProbe as failure:
-            reason = str(failure)
-        except OSError as error:
-            reason = f"{error.filename or 'a process'} cannot be started here: {error.strerror}"
-        return {"schema": speeds.SCHEMA, "node": node.name, "address": node.address, "failed": reason,
-                "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-
     results = {}
     with ThreadPoolExecutor(len(nodes)) as pool:
         try:
-            turns = {pool.submit(attempt, node): node for node in nodes}
+            turns = {pool.submit(_attempt, node, children, seconds): node for node in nodes}
             for turn in as_completed(turns):
                 node, result = turns[turn], turn.result()
                 atomic.write(file_of(folder, node.name), json.dumps(result, indent=1) + "\n")
@@ -248,6 +237,17 @@ def probe_all(nodes, folder, seconds, report):
             children.stop()
             raise
     return {node.name: results[node.name] for node in nodes}
+
+
+def _attempt(node, children, seconds):
+    try:
+        return probed(node, children, seconds)
+    except NoProbe as failure:
+        reason = str(failure)
+    except OSError as error:
+        reason = f"{error.filename or 'a process'} cannot be started here: {error.strerror}"
+    return {"schema": speeds.SCHEMA, "node": node.name, "address": node.address, "failed": reason,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
 
 
 def _report(node, result):

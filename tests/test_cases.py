@@ -1,0 +1,79 @@
+"""The cases in sims/ run whole, and what each file says must hold, holds."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brmpi import case
+from brmpi.results import diagnostics, snapshots
+from brmpi.sims import nbody
+
+ROOT = Path(__file__).parent.parent
+CASES = sorted((ROOT / "sims" / "nbody").glob("*.toml"))
+AU = 149597870.700  # km
+
+
+def run(launch, tmp_path, name, ranks=2):
+    """Run a case whole; returns its diagnostics and all its snapshots in order."""
+    done = launch(ranks, "-m", "brmpi.sims.nbody", ROOT / f"sims/nbody/{name}.toml", "--out", "run", timeout=110)
+    assert done.returncode == 0, done.stderr
+    files = sorted((tmp_path / "run/snapshots").iterdir())
+    return diagnostics.read(tmp_path / "run/diagnostics.h5"), [snapshots.read(file) for file in files]
+
+
+def positions(snapshot):
+    return np.asarray(snapshot.particles["bodies"]["position"])
+
+
+@pytest.mark.parametrize("file", CASES, ids=lambda file: file.stem)
+def test_every_case_says_what_it_shows_costs_and_promises(file):
+    text = file.read_text()
+    made = case.load(nbody.Case, file)
+    assert made.steps > 0 and text.startswith("# ")
+    assert all(word in text.partition("\n\n")[0] + text for word in ("# Shows: ", "# Cost: ", "# Must hold: "))
+
+
+def test_solar_system_stays_within_what_newton_allows(launch, tmp_path):
+    rows, states = run(launch, tmp_path, "solar-system")
+    reference = json.loads((ROOT / "tests/data/solar-system-2020.json").read_text())
+    names = list(states[-1].particles["bodies"].attributes["names"])
+    assert states[-1].time == 20 * 365.25 and names == list(reference["bodies"])
+    found = dict(zip(names, positions(states[-1])))
+    for name, expected in reference["bodies"].items():
+        off = np.linalg.norm(found[name] - expected["position"]) * AU
+        assert off < expected["bound_km"], f"{name} is {off:.1f} km from DE421"
+        if name == "Mercury":
+            assert off > 300, "Newton cannot be this close: relativity is missing here"
+    moon = reference["bodies"]["Moon"]
+    away = (found["Moon"] - found["Earth"]) - (np.array(moon["position"]) - reference["bodies"]["Earth"]["position"])
+    assert np.linalg.norm(away) * AU < moon["geocentric_bound_km"]
+    assert np.abs(rows["energy"] / rows["energy"][0] - 1).max() < 1e-10
+    spin = np.array([rows[f"angular_momentum_{axis}"] for axis in "xyz"])
+    assert np.abs(spin - spin[:, :1]).max() < 1e-12 * np.linalg.norm(spin[:, 0])
+
+
+def test_figure_eight_closes(launch, tmp_path):
+    rows, states = run(launch, tmp_path, "figure-eight")
+    assert np.abs(positions(states[-1]) - positions(states[0])).max() < 1e-7
+    assert np.abs(positions(states[len(states) // 2]) - positions(states[0])).max() > 0.5
+    assert np.abs(rows["energy"] / rows["energy"][0] - 1).max() < 1e-9
+
+
+def test_plummer_sphere_stays_in_equilibrium(launch, tmp_path):
+    rows, states = run(launch, tmp_path, "plummer")
+    assert abs(rows["energy"][0] + 0.25) < 0.01
+    assert rows["virial_ratio"].min() > 0.95 and rows["virial_ratio"].max() < 1.05
+    half = [np.median(np.linalg.norm(positions(state), axis=1)) for state in states]
+    assert np.ptp(half) < 0.05 * half[0]
+    assert 0 < np.abs(rows["energy"] / rows["energy"][0] - 1).max() < 2e-5
+
+
+def test_two_galaxies_grow_tails(launch, tmp_path):
+    rows, states = run(launch, tmp_path, "two-galaxies")
+    far = {round(state.time): (np.linalg.norm(positions(state)[:, :2], axis=1) > 8).mean() for state in states}
+    assert far[24] < 0.03 and far[32] > 0.10, far
+    assert np.abs(rows["energy"] / rows["energy"][0] - 1).max() < 3e-3
+    spin = rows["angular_momentum_z"]
+    assert np.abs(spin / spin[0] - 1).max() < 1e-5
