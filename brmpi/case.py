@@ -41,7 +41,7 @@ class Case:
     steps: int = key(100, "steps to take in all", at_least=0, free=True)
     dt: float = key(0.01, "time step", "time", above=0)
     every: int = key(0, "steps between snapshots; 0: only the first and the last state", at_least=0)
-    sample: int = key(1, "steps between rows of diagnostics", at_least=1)
+    sample: int = key(10, "steps between rows of diagnostics", at_least=1)
     checkpoint: float = key(60.0, "running time between checkpoints", "s", at_least=0, free=True)
     seed: int = key(1, "seed of all random numbers", at_least=0, at_most=2**64 - 1)
     shares: str = key("speed", "work of each rank by measured speed, or equal", choices=("speed", "equal"), free=True)
