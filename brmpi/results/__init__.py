@@ -1,0 +1,1 @@
+"""A run on disk: provenance, diagnostics, snapshots, checkpoints and plots."""
