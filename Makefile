@@ -20,7 +20,7 @@ export PRTE_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
 DEBIAN := gcc libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev pocl-opencl-icd \
-  python3-dateutil python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
+  python3-dateutil python3-h5py python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
   python3-pyopencl python3-redis python3-scipy python3-venv redis-server
 SOLAR := sims/nbody/solar-system.toml
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
