@@ -114,8 +114,14 @@ def _line(key, text):
 
 
 def _pairs(table):
-    """A table in one line."""
-    return ", ".join(f"{key} = {_value(value)}" for key, value in table.items())
+    """A table in one line: what is empty is left out, tables in it are counted."""
+    words = []
+    for key, value in table.items():
+        if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+            words.append(f"{key}: {len(value)}")
+        elif value not in ("", [], {}, None):
+            words.append(f"{key} = {_value(value)}")
+    return ", ".join(words)
 
 
 def _steps(about, table):
@@ -136,11 +142,12 @@ def _what(path, about, table):
     """What the run was."""
     hosts = ", ".join(f"{host} ({count})" for host, count in about.get("hosts", {}).items())
     ranks = about.get("ranks")
-    speeds = about.get("speeds") or {}
+    speeds, versions = about.get("speeds") or {}, about.get("versions") or {}
+    version = about.get("version") or versions.get("brmpi", "unknown")
     case_name, case_file = about.get("case_name", ""), about.get("case_file")
     rows = (
-        ("program", f"{about.get('program', 'unknown')}, brmpi {about.get('version', 'unknown')}"
-         + (f", commit {about['commit']}" if about.get("commit") else "")),
+        ("program", f"{about.get('program', 'unknown')}, brmpi {version}"
+         + (f", commit {about['commit'][:12]}" if about.get("commit") else "")),
         ("status", status(path, about)),
         ("case", f"{case_name} ({case_file})" if case_file else case_name),
         ("", _pairs(about.get("case", {}))),
@@ -153,7 +160,7 @@ def _what(path, about, table):
         ("speeds", f"{speeds.get('kind', '')}: {', '.join(map(_value, speeds['values']))}"
          if speeds.get("values") else None),
         ("backend", about.get("backend")),
-        ("versions", ", ".join(f"{name} {version}" for name, version in (about.get("versions") or {}).items())),
+        ("versions", ", ".join(f"{name} {number}" for name, number in versions.items())),
         ("started", about.get("started")),
         ("ended", about.get("ended")),
         ("restarts", len(about.get("restarts") or ()) or None),
