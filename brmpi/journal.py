@@ -92,11 +92,13 @@ class Journal:
         return first
 
     def _open(self, diagnostics, after):
+        import h5py  # noqa: F401, loaded so that its version is told
+
         from brmpi.results import folder, provenance, snapshots
 
+        self.about["versions"] = provenance.versions()
+        folder.record(self.path, self.about)  # first: a folder with files and no run.json is nobody's run
         snapshots.prune(self.path, self.program.name, self.case.steps)
-        self.about["versions"] = provenance.versions()  # of what is loaded by now
-        folder.record(self.path, self.about)
         self.rows = diagnostics(self.path / "diagnostics.h5", self.program.columns, wall=("seconds",), after=after)
 
     def sample(self, step):
