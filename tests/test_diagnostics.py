@@ -57,18 +57,38 @@ def test_columns_may_be_given_in_either_way(tmp_path):
     assert diagnostics.read(tmp_path / "e.h5")["mass"] == [3.0]
 
 
-def test_a_reader_sees_rows_as_they_come(tmp_path):
+READER = """
+import sys
+from test_diagnostics import check
+for line in sys.stdin:
+    check(sys.argv[1], int(line))
+    print("right", flush=True)
+"""
+
+
+def test_another_process_sees_rows_as_they_come(tmp_path):
     path = tmp_path / "diagnostics.h5"
+    reader = subprocess.Popen([sys.executable, "-c", READER, path], text=True, stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE, env=environment(PYTHONPATH=":".join(sys.path)))
+
+    def seen(count):
+        reader.stdin.write(f"{count}\n")
+        reader.stdin.flush()
+        return reader.stdout.readline() == "right\n"
+
     table = Diagnostics(path, COLUMNS, wall={"seconds": "s"})
-    check(path, 0)
+    assert seen(0)
     for step in range(1500):
         table.append(row(step))
         if step in (0, 1, 700, 1499):
             table.flush()
-            check(path, step + 1)
+            assert seen(step + 1)
     table.close()
     table.close()
-    check(path, 1500)
+    assert seen(1500)
+    reader.stdin.close()
+    assert reader.wait(timeout=30) == 0
+    reader.stdout.close()
     with pytest.raises(ValueError, match="closed"):
         table.append(row(0))
 

@@ -244,10 +244,12 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, seed, total, crowd):
                  "--steps", "100000000", "--out", "run")
     run, kills, seen, ranks = tmp_path / "run", 0, 0, 0
     began = time.monotonic()
+    assert start(tmp_path, 2, "--steps", "1", "--out", "first").wait(timeout=60) == 0
+    usual = time.monotonic() - began  # to start and to end: kills fall before, in and after the first steps
     while kills < total:
         started = (run / "run.json").exists()
         job = start(tmp_path, ranks, *(("--restart", "--out", "run") if started else (*arguments, "--overwrite")))
-        time.sleep(rng.uniform(0.25, 1.1))
+        time.sleep(rng.uniform(0.25, 1.2) * usual)
         assert job.poll() is None, job.communicate()
         targets = [job.pid, *children(job.pid)] if ranks else [job.pid]
         os.kill(rng.choice(targets), signal.SIGKILL)
@@ -262,7 +264,7 @@ def test_kills_at_random_moments_lose_nothing(tmp_path, seed, total, crowd):
                     os.kill(pid, signal.SIGKILL)
         seen += readable(run) if run.exists() else 0
         ranks = rng.choice(crowd)
-    assert seen > 4 * total, f"only {seen} files were there to look at"
+    assert seen > 3 * total, f"only {seen} files were there to look at"
     step = json.loads((run / "run.json").read_text())["step"]
     assert step > 100, f"only {step} steps in {time.monotonic() - began:.0f} s"
     end = step + 40 - step % 20

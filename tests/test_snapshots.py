@@ -1,6 +1,8 @@
 """Snapshots: what was written is read back, by us and by others' tools; the bytes do not depend on the ranks."""
 
+import errno
 import filecmp
+import os
 import time
 from pathlib import Path
 
@@ -219,3 +221,25 @@ def test_what_is_no_snapshot_is_refused(tmp_path, text, capsys):
 def test_sizes_are_written_for_people():
     assert [disk.size(n) for n in (0, 999, 1000, 12_345_678, 2_000_000_000)] == [
         "0 B", "999 B", "1.0 kB", "12.3 MB", "2.0 GB"]
+
+
+def test_hdf5_is_never_told_that_the_disk_is_full():
+    sink = disk.Sink("/dev/full")
+    assert sink.write(b"abc") == 3 and sink.tell() == 3
+    assert sink.failure.errno == errno.ENOSPC
+    sink.truncate(10)
+    sink.close()
+    assert sink.failure.errno == errno.ENOSPC  # the first of them
+
+
+def test_a_file_is_safe_before_it_is_in_place(tmp_path, monkeypatch):
+    path, order = tmp_path / "a", []
+    fsync = os.fsync
+
+    def noted(handle):
+        order.append((str(Path(f"/proc/self/fd/{handle}").readlink()), path.exists()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    disk.write(path, b"data")
+    assert order == [(f"{path}.part", False), (str(tmp_path), True)] and path.read_bytes() == b"data"

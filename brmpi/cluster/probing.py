@@ -48,7 +48,8 @@ def login(node):
 def interpreter(node):
     """Shell command that runs a Python program given on standard input.
 
-    It takes the node's ``python``, else this project's environment if it is there too and runs, else python3.
+    It takes the node's ``python``, else the environment of this process if it is there too and runs, else this
+    project's, else python3.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ def interpreter(node):
     if node.python:
         return f"exec {shlex.quote(node.python)} -"
     here = Path(brmpi.__file__).parent.parent / ".venv/bin/python"
-    places = dict.fromkeys(shlex.quote(str(place)) for place in (here, Path(sys.prefix, "bin/python")))
+    places = dict.fromkeys(shlex.quote(str(place)) for place in (Path(sys.prefix, "bin/python"), here))
     runs = '[ -x "$p" ] && "$p" -c "" </dev/null 2>/dev/null'  # one made for another architecture does not
     return f'for p in {" ".join(places)}; do {runs} && exec "$p" -; done; exec python3 -'
 

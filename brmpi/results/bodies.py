@@ -83,10 +83,10 @@ def orbits(track, title, unit, when):
     -------
     matplotlib.figure.Figure
     """
-    def draw(axes, shown, named, pens):
+    def _draw(axes, shown, named, pens):
         _orbits(axes, track, shown, named, pens, unit)
 
-    return _panels(track, draw, 6.2, title, when)
+    return _panels(track, _draw, 6.2, title, when)
 
 
 def _centre(track):
@@ -103,7 +103,7 @@ def _pens(track, inner):
 
 
 def _panels(track, draw, width, title, when):
-    """A sheet with the orbits, or with the inner ones and all of them; ``draw(axes, shown, named, pens)`` fills each."""
+    """A sheet with the orbits, or with the inner ones and all; ``draw(axes, shown, named, pens)`` fills a panel."""
     inner, radii = split(track), _radii(track)
     sheet = canvas.figure(width * (1.86 if inner else 1.0), width * (0.98 if inner else 1.06), title)
     panels = sheet.subplots(1, 2 if inner else 1, squeeze=False)[0]
@@ -169,7 +169,7 @@ def window(frames):
     -------
     (2,) float64, float
     """
-    low, high = np.percentile(np.concatenate(frames), (1, 99), axis=0)
+    low, high = np.percentile(np.concatenate(frames), (2, 98), axis=0)
     return (low + high) / 2, 0.55 * max(*(high - low), 1e-300)
 
 
@@ -217,9 +217,9 @@ def density(frames, times, title, unit, columns=None, view=None, top=None):
     seen = [image[image > 0] for image in images]
     lowest = min((values.min() for values in seen if len(values)), default=1.0)
     highest = max(top or max((values.max() for values in seen if len(values)), default=1.0), 2 * lowest)
-    norm = canvas.library("matplotlib.colors").LogNorm(lowest, highest)
-    colours = canvas.library("matplotlib").colormaps["inferno"].copy()
-    colours.set_bad(colours(0.0))
+    norm = canvas.library("matplotlib.colors").LogNorm(lowest / 4, highest)  # a single body is well above black
+    colours = canvas.library("matplotlib").colormaps["inferno"]
+    colours = colours.with_extremes(bad=colours(0.0))
     wide = 3.5 if len(frames) > 1 else 5.6
     sheet = canvas.figure(wide * columns + 0.9, wide * lines + 0.6, title)
     panels = sheet.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
@@ -259,7 +259,7 @@ def frame(track, index, trail, title, unit, when):
     """
     past = Track(track.times, track.places[max(0, index - trail):index + 1], track.names)
 
-    def draw(axes, shown, named, pens):
+    def _draw(axes, shown, named, pens):
         _orbits(axes, past, shown, named, pens, unit, track.places[:, shown])
 
-    return _panels(track, draw, 5.2, title, when)
+    return _panels(track, _draw, 5.2, title, when)

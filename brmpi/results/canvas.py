@@ -134,12 +134,18 @@ def film(sheets, path, dpi, rate=12):
     Fault : no room, the file system refused, or Pillow is not installed
     """
     image = library("PIL.Image")
-    frames = []
+    frames, places = [], []
     for sheet in sheets:
         sheet.set_dpi(dpi)
+        if frames:  # all panels where the first picture has them: nothing trembles, and layout is costly
+            sheet.set_layout_engine("none")
+            for axes, place in zip(sheet.axes, places):
+                axes.set_position(place)
         sheet.canvas.draw()
+        if not frames:
+            places = [axes.get_position(original=True) for axes in sheet.axes]
         whole = image.frombuffer("RGBA", sheet.canvas.get_width_height(), bytes(sheet.canvas.buffer_rgba()))
-        frames.append(whole.convert("RGB").quantize(128, dither=image.Dither.NONE))
+        frames.append(whole.convert("RGB").quantize(256, method=image.Quantize.MAXCOVERAGE, dither=image.Dither.NONE))
     memory = io.BytesIO()
     frames[0].save(memory, format="GIF", save_all=True, append_images=frames[1:], duration=round(1000 / rate), loop=0)
     disk.write(path, memory.getvalue())

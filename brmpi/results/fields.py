@@ -27,7 +27,7 @@ def values(mesh):
     if data.ndim == 3:
         middle = data.shape[0] // 2
         place = mesh.origin[0] + mesh.spacing[0] * (middle + (mesh.position[0] if mesh.position else 0.0))
-        cut = f"{mesh.axes[0]} = {place:g} {mesh.grid_unit}".strip()
+        cut = f"{mesh.axes[0]} = {place:.3g} {mesh.grid_unit}".strip()
         data, axes = data[middle], [1, 2]
     return data, axes, cut
 
@@ -69,9 +69,10 @@ def draw(series, times, title, ranges=None):
     shown = dict(list(series.items())[:ROWS])
     flat = all(values(meshes[0])[0].ndim == 1 for meshes in shown.values())
     columns = 1 if flat else len(times)
-    width = 7.2 if flat else max(3.4 * columns + 1.0, 6.0)
-    sheet = canvas.figure(width, (2.6 if flat else 3.3) * len(shown) + 0.8, title)
-    panels = sheet.subplots(len(shown), columns, squeeze=False)
+    heights = [2.6 if flat else _height(meshes[0], 3.4 if columns > 1 else 5.0) for meshes in shown.values()]
+    width = 7.2 if flat else 3.4 * columns + 1.0 if columns > 1 else 6.4
+    sheet = canvas.figure(width, sum(heights) + 0.8, title)
+    panels = sheet.subplots(len(shown), columns, squeeze=False, gridspec_kw={"height_ratios": heights})
     for row, (name, meshes) in zip(panels, shown.items()):
         found = [values(mesh) for mesh in meshes]
         scale = (ranges or {}).get(name) or limits([data for data, *_ in found])
@@ -87,6 +88,15 @@ def draw(series, times, title, ranges=None):
         bar.set_label(canvas.quantity(name.replace("_", " "), meshes[0].unit))
         bar.outline.set_visible(False)
     return sheet
+
+
+def _height(mesh, width):
+    """How high an image of a mesh stands with its axes, if it is that wide [inch]."""
+    data, along, _ = values(mesh)
+    if data.ndim == 1:
+        return 2.6
+    (low, high), (left, right) = (_ends(mesh, axis, count) for axis, count in zip(along, data.shape))
+    return float(np.clip(0.8 + (width - 0.6) * (high - low) / (right - left), 1.6, 1.4 * width))
 
 
 def _ends(mesh, axis, count):

@@ -9,7 +9,7 @@ from brmpi.errors import BadInput
 from brmpi.results import bodies, canvas, curves, diagnostics, fields, folder, hdf5, snapshots
 
 PANELS = 6  # times in a picture of many bodies
-FRAMES = 240  # pictures in a film
+FRAMES = 150  # pictures in a film
 TRAIL = 40  # snapshots that a body's trail is long
 
 

@@ -3,6 +3,7 @@
 import os
 import shlex
 import socket
+import sys
 import textwrap
 from pathlib import Path
 
@@ -108,8 +109,9 @@ def _value(value):
 
 
 def _line(key, text):
-    """Key and text, wrapped under each other."""
-    return textwrap.wrap(str(text), WIDTH, initial_indent=f"  {key:<11}", subsequent_indent=" " * 13,
+    """Key and text, wrapped under each other, but for commands, which are there to be copied."""
+    width = sys.maxsize if key in ("status", "command") else WIDTH
+    return textwrap.wrap(str(text), width, initial_indent=f"  {key:<11}", subsequent_indent=" " * 13,
                          break_long_words=False, break_on_hyphens=False)
 
 
