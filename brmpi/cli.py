@@ -1,6 +1,7 @@
 """The ``brmpi`` command: a table of subcommands, each imported only when it is called."""
 
 import importlib
+import os
 import sys
 
 from brmpi import __version__
@@ -53,3 +54,6 @@ def main(argv=None):
         return 1
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0

@@ -1,6 +1,7 @@
 """The folder of a run: never mixed up with another, never a person's files removed."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -33,6 +34,15 @@ def test_runs_of_one_case_are_numbered(tmp_path):
     assert [path.name for path in made] == ["nbody-plummer", "nbody-plummer-2", "nbody-plummer-3"]
     assert all(names(path) == [] for path in made)
     assert folder.create("nbody", "default", base=tmp_path / "results").name == "nbody-default"
+
+
+def test_the_newest_run_is_the_one_written_last(tmp_path):
+    for number, name in enumerate(("a-x", "b-y", "a-x-2")):
+        run = a_run(tmp_path / name)
+        os.utime(run / "run.json", (1e9 - number, 1e9 - number))
+    assert folder.newest(tmp_path).name == "a-x"
+    with pytest.raises(BadInput, match="there is no run in it"):
+        folder.newest(tmp_path / "a-x")
 
 
 def test_programs_that_start_at_once_get_folders_of_their_own(tmp_path):

@@ -88,8 +88,8 @@ def test_a_run_that_goes_on_is_told_from_a_killed_one(run, capsys):
     sleeper.wait()
     text = shown(run, capsys)
     command = next(line for line in text.splitlines() if "killed" in line).partition("go on with: ")[2]
-    assert shlex.split(command) == ["mpirun", "-np", "4", "python", "-m", "brmpi.sims.nbody", "my case.toml",
-                                    *["--set", "softening=0.25"] * 10, "--restart"]
+    assert shlex.split(command) == ["mpirun", "-np", "4", "python", "-m", "brmpi.sims.nbody", "--restart",
+                                    "--out", str(run)]
     folder.record(run, ABOUT | {"status": "running"})
     assert "running on octavia" in shown(run, capsys)
     folder.record(run, ABOUT | {"status": "stopped"})
@@ -106,10 +106,11 @@ def test_another_process_of_the_same_number_is_not_the_run(run):
     assert show.status(run, about).startswith("killed")
 
 
-def test_what_is_no_run_is_refused(tmp_path, capsys):
+def test_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text(json.dumps(ABOUT)[:40])
-    for words, said in (([str(tmp_path)], "not a run"), ([str(tmp_path / "missing")], "not a run"), ([], "required"),
+    monkeypatch.chdir(tmp_path)
+    for words, said in (([str(tmp_path)], "not a run"), ([str(tmp_path / "missing")], "not a run"), ([], "no run in it"),
                         ([str(tmp_path / "broken")], "cannot be read")):
         assert cli.main(["show", *words]) == 2
         error = capsys.readouterr().err

@@ -89,6 +89,27 @@ def existing(program, case, out=None, base="results"):
     return path
 
 
+def newest(base="results"):
+    """The run that was begun, or gone on with, last.
+
+    Parameters
+    ----------
+    base : path, where runs are kept
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    BadInput : there is none
+    """
+    files = list(Path(base).glob("*/run.json"))
+    if not files:
+        raise BadInput(f"{base}: there is no run in it: name a run's folder")
+    return max(files, key=lambda file: file.stat().st_mtime).parent
+
+
 def about(path):
     """What a run says of itself.
 

@@ -30,13 +30,15 @@ def main(argv):
     Fault : matplotlib or Pillow is not installed, or the disk is full
     """
     parser = Parser(prog="brmpi plot", description="Draw a run, or one of its files, as PNG (and GIF).")
-    parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder, diagnostics.h5 or a snapshot")
+    parser.add_argument("run", type=Path, metavar="RUN", nargs="?",
+                        help="a run's folder, diagnostics.h5 or a snapshot; without it, the newest run in results/")
     parser.add_argument("--out", type=Path, metavar="PATH", help="a folder, or a .png or .gif for a single picture")
     parser.add_argument("--movie", action="store_true", help="a film of all snapshots too, as GIF")
     parser.add_argument("--dpi", type=float, default=150.0, metavar="N", help="dots per inch, 20 to 1200 (default 150)")
     options = parser.parse_args(argv)
     if not 20 <= options.dpi <= 1200:
         raise BadInput(f"--dpi {options.dpi:g}: must be from 20 to 1200")
+    options.run = options.run or folder.newest()
     if not options.run.exists():
         raise BadInput(f"{options.run}: no such folder or file")
     source = Source(options.run)

@@ -29,8 +29,9 @@ def main(argv):
     BadInput : not a run
     """
     parser = Parser(prog="brmpi show", description="Say what a run was, how long it took and what was conserved.")
-    parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a run, such as results/nbody-plummer")
-    path = parser.parse_args(argv).run
+    parser.add_argument("run", type=Path, metavar="RUN", nargs="?",
+                        help="the folder of a run; without it, the newest in results/")
+    path = parser.parse_args(argv).run or folder.newest()
     if path.name == "run.json":
         path = path.parent
     about = folder.about(path)
@@ -54,7 +55,7 @@ def status(path, about):
     """
     told = str(about.get("status", "unknown"))
     if told == "stopped":
-        return f"stopped; go on with: {_restart(about)}"
+        return f"stopped; go on with: {_restart(path, about)}"
     if told != "running":
         return told
     host, pid = about.get("host"), about.get("pid")
@@ -62,7 +63,7 @@ def status(path, about):
         return f"running on {host or 'an unknown host'}, as far as can be seen from {socket.gethostname()}"
     if _alive(pid, (Path(path) / "run.json").stat().st_mtime):
         return f"running (process {pid})"
-    return f"killed; go on with: {_restart(about)}"
+    return f"killed; go on with: {_restart(path, about)}"
 
 
 def _alive(pid, written):
@@ -77,10 +78,11 @@ def _alive(pid, written):
     return words[0] != "Z" and started < written + 2
 
 
-def _restart(about):
-    """The command that goes on with a run."""
-    words = [word for word in shlex.split(about.get("command", "")) if word not in ("--overwrite", "--restart")]
-    return f"{shlex.join(words)} --restart".strip()
+def _restart(path, about):
+    """The command that goes on with a run: its program again, which finds the case in the folder."""
+    words = shlex.split(about.get("command", ""))
+    program = words[: words.index("-m") + 2] if "-m" in words else words[:2]
+    return shlex.join([*program, "--restart", "--out", str(path)])
 
 
 def _diagnostics(path):
