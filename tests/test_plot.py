@@ -203,7 +203,8 @@ def test_drawing_leaves_matplotlib_as_it_was(runs):
         assert dict(matplotlib.rcParams) == before
 
 
-def test_what_cannot_be_drawn_is_refused(runs, tmp_path, capsys):
+def test_what_cannot_be_drawn_is_refused(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     path = runs("planets", planets)
     one = folder.create("test", "one", base=tmp_path)
     folder.record(one, {"program": "test"})
@@ -211,7 +212,7 @@ def test_what_cannot_be_drawn_is_refused(runs, tmp_path, capsys):
     checkpoints.write(MPI.COMM_SELF, path, 3, {"a": rows(np.ones(3), 0, 3)}, {}, "test")
     for words, said in ((["missing"], "no such folder"), ([str(tmp_path)], "not a run"),
                         ([str(one)], "nothing to draw"),
-                        ([str(tmp_path / "text.h5")], "cannot be read"), ([], "required"),
+                        ([str(tmp_path / "text.h5")], "cannot be read"), ([], "no run in it"),
                         ([str(checkpoints.path(path, "test", 3))], "a checkpoint"),
                         ([str(path), "--dpi", "5"], "--dpi 5: must be"), ([str(path), "--dpi", "nan"], "--dpi nan"),
                         ([str(path), "--out", str(tmp_path / "x.png")], "2 .png pictures"),

@@ -110,8 +110,8 @@ def test_what_is_no_run_is_refused(tmp_path, capsys, monkeypatch):
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "run.json").write_text(json.dumps(ABOUT)[:40])
     monkeypatch.chdir(tmp_path)
-    for words, said in (([str(tmp_path)], "not a run"), ([str(tmp_path / "missing")], "not a run"), ([], "no run in it"),
-                        ([str(tmp_path / "broken")], "cannot be read")):
+    for words, said in (([str(tmp_path)], "not a run"), ([str(tmp_path / "missing")], "not a run"),
+                        ([], "no run in it"), ([str(tmp_path / "broken")], "cannot be read")):
         assert cli.main(["show", *words]) == 2
         error = capsys.readouterr().err
         assert said in error and error.count("\n") == 1
