@@ -34,7 +34,7 @@ help:  ## list what there is
 install: $(VENV)/installed  ## install brmpi and all it needs into .venv
 	@cat $(VENV)/installed
 
-$(VENV)/installed: setup.cfg pyproject.toml Makefile
+$(VENV)/installed: setup.cfg pyproject.toml Makefile .ci/install
 	@bash .ci/install "$(VENV)" "$(STACK)" $(DEBIAN)
 
 nbody: install  ## the solar system over 20 years on this cluster, and a plot of it

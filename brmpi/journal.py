@@ -57,8 +57,12 @@ class Journal:
             "restarts": (before or {}).get("restarts", []),
         }
 
-    def begin(self):
+    def begin(self, row):
         """Open the files; on a restart take over the newest good checkpoint. Collective.
+
+        Parameters
+        ----------
+        row : dict, diagnostics of the initial state; None on a restart
 
         Returns
         -------
@@ -78,20 +82,24 @@ class Journal:
             if found:
                 first, arrays, _ = found
                 self.program.restore(arrays)
-            self.saved = first
+                self.saved = first
+            backend = self.before.get("backend")
+            if backend not in (None, self.program.backend) and self.comm.rank == 0:
+                mpi.say(f"{self.program.name}: {backend} began this run and {self.program.backend} goes on with it: "
+                        "not to the same bits")
             self.about["started"] = self.before.get("started", self.about["started"])
             self.about["restarts"] = [*self.about["restarts"],
                                       {"time": _now(), "step": first, "ranks": self.comm.size}]
         if first > self.case.steps:
             raise BadInput(f"steps = {self.case.steps}: the run in {self.path} has taken {first} already")
         self.about["step"] = first
-        mpi.on_root(self.comm, self._open, Diagnostics, first if found else None)
+        mpi.on_root(self.comm, self._open, Diagnostics, first, bool(found))
         if not found:
-            self.sample(0)
+            self._write(row or finite(self.program, 0))
             self.snapshot(0)
         return first
 
-    def _open(self, diagnostics, after):
+    def _open(self, diagnostics, first, restarted):
         import h5py  # noqa: F401, loaded so that its version is told
 
         from brmpi.results import folder, provenance, snapshots
@@ -99,7 +107,39 @@ class Journal:
         self.about["versions"] = provenance.versions()
         folder.record(self.path, self.about)  # first: a folder with files and no run.json is nobody's run
         snapshots.prune(self.path, self.program.name, self.case.steps)
+        after = None
+        if restarted:
+            # What a shorter run wrote as its last state is dropped where a run that was never stopped has nothing.
+            if not self.shown(first):
+                snapshots.path(self.path, self.program.name, first).unlink(missing_ok=True)
+            after = first if self.sampled(first) else first - 1
         self.rows = diagnostics(self.path / "diagnostics.h5", self.program.columns, wall=("seconds",), after=after)
+
+    def sampled(self, step):
+        """Whether a row of diagnostics is due.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        bool
+        """
+        return step % self.case.sample == 0 or step == self.case.steps
+
+    def shown(self, step):
+        """Whether a snapshot is due.
+
+        Parameters
+        ----------
+        step : int
+
+        Returns
+        -------
+        bool
+        """
+        return step in (0, self.case.steps) or bool(self.case.every and step % self.case.every == 0)
 
     def sample(self, step):
         """Write a row of diagnostics. Collective.
@@ -113,13 +153,12 @@ class Journal:
         Fault : a quantity is no longer finite, or the disk is full
         """
         with self.timers("diagnostics"):
-            row = {"step": step, "time": step * self.case.dt, **self.program.sample()}
-            for name, value in row.items():
-                if not np.isfinite(value):
-                    raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
-            row["seconds"] = time.monotonic() - self.start
+            row = finite(self.program, step)
+        self._write(row)
+
+    def _write(self, row):
         with self.timers("output"):
-            mpi.on_root(self.comm, lambda: self.rows.append(row))
+            mpi.on_root(self.comm, lambda: self.rows.append(row | {"seconds": time.monotonic() - self.start}))
 
     def snapshot(self, step):
         """Write the state for people and other programs. Collective.
@@ -189,7 +228,10 @@ class Journal:
         """
         from brmpi.results import folder
 
-        if not (self.path / "run.json").exists() or isinstance(error, BadInput):
+        if isinstance(error, BadInput) or (isinstance(error, Fault) and self.comm.rank):
+            return
+        time.sleep(0.05 * self.comm.rank)  # ranks that fail alike do not write at once
+        if not (self.path / "run.json").exists():
             return
         why = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error} (rank {self.comm.rank})"
         with contextlib.suppress(Exception):
@@ -197,8 +239,34 @@ class Journal:
                 self.rows.close()
         with contextlib.suppress(Exception):
             now = folder.about(self.path)
-            if not now.get("status", "").startswith("failed"):
+            if now.get("status") == "running":
                 folder.record(self.path, {**now, "status": f"failed: {why}", "ended": _now()})
+
+
+def finite(program, step):
+    """A row of diagnostics, without its wall-clock time. Collective.
+
+    Parameters
+    ----------
+    program : the program's state, as described in ``program``
+    step : int
+
+    Returns
+    -------
+    dict of str to number
+
+    Raises
+    ------
+    Fault : a quantity is not finite
+    """
+    try:
+        row = {"step": step, "time": step * program.case.dt, **program.sample()}
+    except OverflowError:
+        raise Fault(f"step {step}: the diagnostics overflow: the run blew up; a smaller dt may help") from None
+    for name, value in row.items():
+        if not np.isfinite(value):
+            raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
+    return row
 
 
 def _now():

@@ -4,6 +4,7 @@ Nothing here starts MPI at import: ``run`` does.
 """
 
 import faulthandler
+import os
 import sys
 import time
 import traceback
@@ -33,8 +34,21 @@ def run(main):
         code = main(MPI.COMM_WORLD) or 0
     except BaseException as error:
         code = _failed(meeting, error)
-    sys.stdout.flush()
+    say()
     sys.exit(code)
+
+
+def say(text=""):
+    """Print for people, and flush; a terminal or pipe that has gone away ends no run.
+
+    Parameters
+    ----------
+    text : str; nothing where it is empty
+    """
+    try:
+        print(text, end="\n" if text else "", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # where what is left goes
 
 
 def on_root(comm, action, *arguments):
@@ -152,42 +166,39 @@ def _program():
 
 
 def _verdict(error):
-    """(exit code, text to print) for an exception that reached ``run``."""
+    """(exit code, text to print, whether MPI can be left in order) for an exception that reached ``run``."""
     if isinstance(error, BadInput):
-        return 2, f"{_program()}: {error} (see --help)"
+        return 2, f"{_program()}: {error} (see --help)", True
     if isinstance(error, Fault):
-        return 1, f"{_program()}: {error}"
+        return 1, f"{_program()}: {error}", True
     if isinstance(error, KeyboardInterrupt):
-        return 130, f"{_program()}: interrupted"
+        return 130, f"{_program()}: interrupted", False
     if isinstance(error, SystemExit):
         if error.code is None or isinstance(error.code, int):
-            return error.code or 0, ""
-        return 1, str(error.code)
-    return 1, "".join(traceback.format_exception(error)).rstrip()
+            return error.code or 0, "", True
+        return 1, str(error.code), True
+    return 1, "".join(traceback.format_exception(error)).rstrip(), False
 
 
 def _failed(meeting, error):
     """Report a failure once and end the job; returns the exit code where all ranks failed alike."""
-    code, text = _verdict(error)
-    sys.stdout.flush()
+    code, text, orderly = _verdict(error)
+    say()
     if meeting.size == 1:
         _print(text)
         return code
     # Ranks wait a little longer the higher they are: the lowest that failed speaks, and ends the others.
     if not _all_arrive(meeting, PATIENCE + 0.02 * min(meeting.rank, 50)):
-        if isinstance(error, BadInput | Fault | KeyboardInterrupt | SystemExit):
-            _print(text)
-        else:
-            _print(f"rank {meeting.rank} of {meeting.size} on {_host()}:\n{text}")
+        _print(text if orderly else f"rank {meeting.rank} of {meeting.size} on {_host()}:\n{text}")
         meeting.Abort(code or 1)
-    verdicts = meeting.gather((code, text))
+    verdicts = meeting.allgather((code, text, orderly))
     if meeting.rank == 0:
         for rank, verdict in enumerate(verdicts):
             if verdict not in verdicts[:rank]:
                 _print(verdict[1])
-    code = meeting.bcast(max(code for code, _ in verdicts) if meeting.rank == 0 else None)
-    if code and not isinstance(error, BadInput | Fault | SystemExit):
-        meeting.Barrier()
+    code = max(code for code, *_ in verdicts)
+    meeting.Barrier()  # all has been said
+    if code and not all(orderly for *_, orderly in verdicts):
         meeting.Abort(code)  # messages may still be under way: MPI_Finalize could wait for them for ever
     return code
 

@@ -22,7 +22,11 @@ import argparse
 import contextlib
 import dataclasses
 import io
+import os
+import shlex
 import signal
+import socket
+import sys
 import time
 from pathlib import Path
 
@@ -31,12 +35,12 @@ import numpy as np
 from brmpi import case as cases
 from brmpi import kernels, mpi
 from brmpi.arguments import Parser
-from brmpi.errors import BadInput
-from brmpi.journal import Journal
+from brmpi.errors import BadInput, Fault
+from brmpi.journal import Journal, finite
 from brmpi.progress import clock, progress
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 POLL = 0.05  # seconds between looks at signals and clocks
 
 
@@ -61,24 +65,37 @@ def run(kind, comm, argv=None):
     began = time.monotonic()
     options = _options(kind, comm, argv)
     case, name, before = mpi.on_root(comm, _plan, kind, options)
-    timers = mpi.Timers()
-    with timers("start"):
-        program = kind(case, comm, timers, kernels.backend(options.backend))
-        path = mpi.on_root(comm, _folder, kind.name, name, options, before)
-        journal = Journal(comm, path, program, options, name, before)
-    stop = _Stop()
-    try:
+    lacking = comm.allgather(None if kernels.has_numba() else socket.gethostname())
+    backend = kernels.backend(options.backend, sorted({host for host in lacking if host}))
+    timers, held = mpi.Timers(), []
+    with _Stop() as stop:
+        with timers("start"):
+            program = kind(case, comm, timers, backend)
         with timers("compile"):
             mpi.node_by_node(comm, program.warm)
+        row = None if before else _first_row(program, timers)
         with timers("start"):
-            first = journal.begin()
-        code = _loop(program, comm, journal, first, stop, timers, options.quiet, began)
-    except BaseException as error:
-        journal.failed(error)
-        raise
-    finally:
-        stop.restore()
-    return code
+            path = mpi.on_root(comm, _folder, kind.name, name, options, before, held)
+            journal = Journal(comm, path, program, options, name, before)
+        try:
+            with timers("start"):
+                first = journal.begin(row)
+            return _loop(program, comm, journal, first, stop, timers, options.quiet, began)
+        except BaseException as error:
+            journal.failed(error)
+            raise
+        finally:
+            for claim in held:
+                os.close(claim)
+
+
+def _first_row(program, timers):
+    """Diagnostics of the initial state; nothing is written yet, so a state that is not finite is bad input."""
+    try:
+        with timers("diagnostics"):
+            return finite(program, 0)
+    except Fault as fault:
+        raise BadInput(f"the initial state cannot be computed with: {fault}") from None
 
 
 def _loop(program, comm, journal, first, stop, timers, quiet, began):
@@ -97,9 +114,9 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
                 break
             program.step()
             step += 1
-            if step % case.sample == 0 or step == case.steps:
+            if journal.sampled(step):
                 journal.sample(step)
-            if step == case.steps or (case.every and step % case.every == 0):
+            if journal.shown(step):
                 journal.snapshot(step)
             bar.show(step, f"t = {step * case.dt:.6g} {program.time_unit}".rstrip())
     seconds = time.monotonic() - loop
@@ -109,7 +126,7 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
     table = timers.reduce(comm)
     mpi.on_root(comm, journal.end, "done" if done else "stopped", step, table, time.monotonic() - began)
     if comm.rank == 0 and not quiet:
-        print(_report(program, journal.path, done, step, step - first, seconds, table), flush=True)
+        mpi.say(_report(program, journal.path, done, step, step - first, seconds, table))
     return 0 if done else STOPPED
 
 
@@ -121,6 +138,7 @@ def _report(program, path, done, step, steps, seconds, table):
                    + f"  {100 * row['mean'] / whole:5.1f} %" for name, row in table.items())
     rate = f", {program.rate(steps, seconds)}" if steps and seconds else ""
     spent = clock(seconds) if seconds >= 60 else f"{seconds:.2f} s"
+    path = shlex.quote(str(path))
     ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
     if done:
         follow = f"see it: brmpi show {path}; brmpi plot {path}"
@@ -132,16 +150,18 @@ def _report(program, path, done, step, steps, seconds, table):
 
 
 class _Stop:
-    """Whether a signal asked this rank to stop."""
+    """Whether a signal asked this rank to stop, from here to the end of the ``with`` block."""
 
-    def __init__(self):
+    def __enter__(self):
         self.asked = False
-        self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
+        self.before = {number: signal.signal(number, self._ask) for number in heard}
+        return self
 
     def _ask(self, number, frame):
         self.asked = True
 
-    def restore(self):
+    def __exit__(self, *_):
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
@@ -186,6 +206,9 @@ def _options(kind, comm, argv):
     parser.add_argument("--backend", default="auto", choices=kernels.BACKENDS, help="what runs the kernels")
     with contextlib.redirect_stdout(io.StringIO()) if comm.rank else contextlib.nullcontext():
         options = parser.parse_args(argv)
+    for word in (argv if argv is not None else sys.argv[1:]):
+        if word != word.encode(errors="replace").decode():
+            raise BadInput(f"{word!a}: must be text in UTF-8")
     pairs = []
     for text in options.set:
         name, equals, value = text.partition("=")
@@ -193,10 +216,14 @@ def _options(kind, comm, argv):
             raise BadInput(f"--set {text}: must be KEY=VALUE")
         pairs.append((name.strip(), value.strip()))
     if options.steps is not None:
+        if not options.steps.isdigit():
+            raise BadInput(f"--steps {options.steps}: must be a whole number >= 0")
         pairs.append(("steps", options.steps))
     options.set = pairs
     if options.restart and options.overwrite:
         raise BadInput("--restart and --overwrite contradict each other: go on with the run, or replace it")
+    if options.overwrite and not options.out:
+        raise BadInput("--overwrite: needs --out FOLDER, the run to replace")
     return options
 
 
@@ -209,11 +236,15 @@ def _plan(kind, options):
         return _possible(cases.load(kind.Case, options.case, options.set)), name, None
     path = folder.existing(kind.name, name, options.out)
     before = folder.about(path)
-    old = cases.build(kind.Case, before.get("case", {}), {}, f"{path}/run.json")
+    for key, kinds, what in (("case", dict, "a table"), ("overrides", dict | None, "a table"),
+                             ("restarts", list | None, "a list")):
+        if not isinstance(before.get(key), kinds):
+            raise BadInput(f"{path}/run.json: {key} = {before.get(key)!r}: must be {what} to restart from")
+    old = cases.build(kind.Case, before["case"], {}, f"{path}/run.json")
     values, origin = dict(before["case"]), {}
     if options.case:
         known = cases.read(options.case)
-        values.update({key: value for key, value in known.items() if key not in before.get("overrides", {})})
+        values.update({key: value for key, value in known.items() if key not in (before.get("overrides") or {})})
         origin = dict.fromkeys(known, options.case)
     for key, text in options.set:
         values[key], origin[key] = cases.parsed(text), "--set"
@@ -235,10 +266,10 @@ def _possible(case):
     return case
 
 
-def _folder(program, name, options, before):
-    """Where the run goes; made, if it is new. Root only."""
+def _folder(program, name, options, before, held):
+    """Where the run goes; made, if it is new, and claimed. Root only."""
     from brmpi.results import folder
 
-    if before:
-        return before["path"]
-    return str(folder.create(program, name, options.out, options.overwrite))
+    path = before["path"] if before else str(folder.create(program, name, options.out, options.overwrite))
+    held.append(folder.claim(path))
+    return path

@@ -1,9 +1,12 @@
 """How far a run has come, on the root: a bar on a terminal, elsewhere a line every ten seconds."""
 
+import contextlib
 import os
 import sys
 import time
 from pathlib import Path
+
+from brmpi.mpi import say
 
 LINES = 10.0  # seconds between lines where there is no terminal
 REDRAW = 0.2  # seconds between looks of the bar
@@ -55,8 +58,8 @@ class Lines(Silent):
         self.said = now
         gone = now - self.start
         left = gone / (step - self.first) * (self.steps - step)
-        print(f"{self.name}: step {step} of {self.steps} ({100 * step / self.steps:.0f} %), {text}, "
-              f"{clock(gone)} gone, about {clock(left)} to go", flush=True)
+        say(f"{self.name}: step {step} of {self.steps} ({100 * step / self.steps:.0f} %), {text}, "
+            f"{clock(gone)} gone, about {clock(left)} to go")
 
 
 class Bar(Silent):
@@ -83,7 +86,8 @@ class Bar(Silent):
         return self
 
     def __exit__(self, *_):
-        self.bar.stop()
+        with contextlib.suppress(OSError):
+            self.bar.stop()
 
     def show(self, step, text):
         """Redraw the bar, if it is time to.
@@ -96,7 +100,8 @@ class Bar(Silent):
         now = time.monotonic()
         if now - self.drawn >= REDRAW:
             self.drawn = now
-            self.bar.update(self.task, completed=step, text=text, refresh=True)
+            with contextlib.suppress(OSError):  # the terminal was closed
+                self.bar.update(self.task, completed=step, text=text, refresh=True)
 
 
 def progress(root, name, first, steps, quiet=False):

@@ -56,6 +56,30 @@ def test_an_uncaught_error_ends_the_job(tmp_path, launch, ranks, failing, rest):
     assert time.monotonic() - start < 5 + 2  # two of them are for starting Python
 
 
+@pytest.mark.parametrize("orderly", ["raise BadInput('bad')", "raise Fault('full')", "sys.exit(4)"])
+@pytest.mark.parametrize("rank", [0, 2])
+def test_ranks_that_fail_in_different_ways_end_the_job_too(tmp_path, launch, orderly, rank):
+    body = f"""
+    if comm.rank == {rank}:
+        {orderly}
+    1 / 0"""
+    done = launch(3, program(tmp_path, body), timeout=20)
+    assert done.returncode not in (0, 124) and done.stderr.count("Traceback (most recent call last)") == 1
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_an_output_that_has_gone_away_ends_nothing(tmp_path, launch, ranks):
+    body = """
+    if comm.rank == 0:
+        import os
+        reading, writing = os.pipe()
+        os.close(reading)
+        os.dup2(writing, 1)
+        mpi.say("nobody reads this")
+        mpi.say("nor this")"""
+    assert launch(ranks, program(tmp_path, body)).returncode == 0
+
+
 def test_an_uncaught_error_without_mpirun(tmp_path, launch):
     done = launch(0, program(tmp_path, "1 / 0"))
     assert done.returncode == 1 and done.stderr.count("ZeroDivisionError") == 1

@@ -82,9 +82,12 @@ def test_quiet_prints_nothing(launch):
 
 
 def test_help_is_quick_and_complete(launch):
-    began = time.monotonic()
-    done = launch(0, *NBODY, "--help")
-    assert time.monotonic() - began < 2  # 1 s on a machine that does nothing else
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = launch(0, *NBODY, "--help")
+        times.append(time.monotonic() - began)
+    assert min(times) < 1
     assert done.returncode == 0
     for text in ("--set KEY=VALUE", "--restart", "softening", "Plummer softening eps", "0.01", "length", "[[bodies]]"):
         assert text in done.stdout
@@ -101,7 +104,15 @@ BAD = [
     (("x.toml",), "x.toml: dt = 'fast': must be a number", "dt = 'fast'"),
     (("x.toml",), "x.toml: dt = -0.1: must be > 0", "dt = -0.1"),
     (("--set", "dt=-0.1"), "--set: dt = -0.1: must be > 0", ""),
-    (("--steps", "many"), "--set: steps = 'many': must be a whole number", ""),
+    (("--steps", "many"), "--steps many: must be a whole number >= 0", ""),
+    (("--steps", "-5"), "--steps -5: must be a whole number >= 0", ""),
+    (("--overwrite",), "--overwrite: needs --out FOLDER", ""),
+    (("x.toml",), "x.toml: n = 7: there are 1 [[bodies]]", "model = 'bodies'\nn = 7\n[[bodies]]\nmass = 1"),
+    (("--set", "n=100000000"), "n = 100000000: takes 40 GB a rank", ""),
+    (("--set", "G=1e308"), "is not finite: a number of the case is too large", ""),
+    (("x.toml",), "the initial state cannot be computed with: step 0: ",
+     "model = 'bodies'\nsample = 1\n[[bodies]]\nmass = 1\nvelocity = [1e160, 0, 0]"),
+    (("--restart", "--out", "old"), "old/run.json: case = None: must be a table to restart from", ""),
     (("none.toml",), "none.toml: No such file or directory", ""),
     (("x.toml",), "x.toml: bodies[0]: position[1] = nan: must be finite",
      "model = 'bodies'\n[[bodies]]\nmass = 1\nposition = [0, nan, 0]"),
@@ -118,7 +129,7 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "sentence", "text"), BAD, ids=[" ".join(row[0]) + row[2][:12] for row in BAD])
+@pytest.mark.parametrize(("arguments", "sentence", "text"), BAD, ids=[" ".join(row[0]) + row[2][:16] for row in BAD])
 @pytest.mark.parametrize("ranks", [0, 3])
 def test_bad_input_is_one_sentence_before_anything_is_written(launch, tmp_path, arguments, sentence, text, ranks):
     (tmp_path / "x.toml").write_text(text)
@@ -191,12 +202,10 @@ def test_sigterm_to_mpirun_leaves_a_run_that_goes_on(launch, tmp_path):
 
 
 def test_restart_in_parts_on_other_ranks_gives_the_same_bits(launch, tmp_path, uninterrupted):
-    first = ("--set", "n=600", "--set", "every=20", "--set", "sample=3", "--out", "run")
-    assert launch(3, *NBODY, *first, "--steps", "60").returncode == 0
-    assert launch(0, *NBODY, "--restart", "--out", "run", "--steps", "80").returncode == 0
+    assert launch(3, *NBODY, *SMALL[:-1], "50", "--out", "run").returncode == 0
+    assert launch(0, *NBODY, "--restart", "--out", "run", "--steps", "77").returncode == 0
     assert launch(2, *NBODY, "--restart", "--out", "run", "--steps", "100").returncode == 0
-    assert filecmp.cmp(tmp_path / "run/checkpoints/nbody_00000100.h5", uninterrupted / "checkpoints/nbody_00000100.h5",
-                       shallow=False)
+    assert same_answer(tmp_path / "run", uninterrupted)
     done = launch(0, *NBODY, "--restart", "--out", "run")
     assert done.returncode == 0 and "0 steps" in done.stdout
 
@@ -211,6 +220,67 @@ def test_restart_refuses_what_would_change_the_answer(launch, tmp_path, argument
     done = launch(2, *NBODY, "--restart", "--out", "run", *arguments)
     assert done.returncode == 2 and done.stderr.count(sentence) == 1, done.stderr
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+
+
+def test_a_run_that_goes_on_is_left_alone(launch, tmp_path):
+    job = start(tmp_path, 2, *LONG, "--out", "run")
+    try:
+        wait_for((tmp_path / "run/snapshots/nbody_00000020.h5").exists)
+        for extra in (["--restart"], ["--overwrite"]):
+            done = launch(0, *NBODY, *extra, "--out", "run")
+            assert done.returncode == 2 and "run: this run is going on" in done.stderr
+    finally:
+        job.send_signal(signal.SIGUSR2)
+        assert job.wait(timeout=20) == 75
+    step = json.loads((tmp_path / "run/run.json").read_text())["step"]
+    assert diagnostics.read(tmp_path / "run/diagnostics.h5")["step"][-1] == step - step % 3
+
+
+def test_of_two_programs_that_want_one_folder_one_gets_it(tmp_path):
+    jobs = [start(tmp_path, 0, "--steps", "50", "--out", "run") for _ in range(2)]
+    codes = sorted(job.wait(timeout=60) for job in jobs)
+    assert codes == [0, 2], [job.communicate() for job in jobs]
+    assert json.loads((tmp_path / "run/run.json").read_text())["status"] == "done"
+
+
+def test_restart_takes_the_run_of_its_own_case(launch, tmp_path):
+    for name in ("y", "y-2"):
+        (tmp_path / f"{name}.toml").write_text("n = 10\nsteps = 3\n")
+        assert launch(0, *NBODY, f"{name}.toml").returncode == 0
+    assert launch(0, *NBODY, "y.toml", "--restart", "--steps", "5").returncode == 0
+    files = [tmp_path / f"results/nbody-{name}/run.json" for name in ("y", "y-2")]
+    assert [json.loads(file.read_text())["step"] for file in files] == [5, 3]
+
+
+@pytest.mark.parametrize("text", ['{"case": 3}', '{"case": {"n": 5}, "overrides": 3}', '{"case": {"m": 5}}', "["])
+def test_a_damaged_run_json_is_refused_in_one_sentence(launch, tmp_path, text):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/run.json").write_text(text)
+    done = launch(2, *NBODY, "--restart", "--out", "run")
+    assert done.returncode == 2 and done.stderr.count("run/run.json: ") == 1 and "Traceback" not in done.stderr
+
+
+def test_an_output_that_nobody_reads_ends_no_run(launch, tmp_path):
+    for number, target in enumerate(("| true", "> /dev/full")):
+        command = f"{sys.executable} -m brmpi.sims.nbody --steps 3 --out {number} {target}; exit ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", command], cwd=tmp_path, env=environment(), timeout=60)
+        assert done.returncode == 0
+        assert json.loads((tmp_path / f"{number}/run.json").read_text())["status"] == "done"
+
+
+def test_names_that_are_no_text_are_refused(tmp_path):
+    done = subprocess.run([sys.executable, *NBODY, b"caf\xe9.toml"], cwd=tmp_path, env=environment(), timeout=60,
+                          capture_output=True, text=True)
+    assert done.returncode == 2 and "must be text in UTF-8" in done.stderr and not list(tmp_path.iterdir())
+
+
+def test_a_home_that_cannot_be_written_is_no_obstacle(launch, tmp_path):
+    code = ("import brmpi.kernels.gravity_numba as g, numpy as np, numba.core.caching as c\n"
+            "print(type(g.float64._cache).__name__)")
+    assert "FunctionCache" in launch(0, "-c", code).stdout
+    nowhere = ("import numba.core.caching as c\n"
+               "c.CacheImpl._locator_classes = []\n" + code)
+    assert "NullCache" in launch(0, "-c", nowhere).stdout
 
 
 def readable(run):
@@ -307,9 +377,9 @@ def test_a_full_disk_is_one_sentence_and_keeps_the_last_checkpoint(launch, tmp_p
 
 
 def test_a_run_that_blows_up_says_so_and_keeps_its_last_good_state(launch, tmp_path):
-    (tmp_path / "x.toml").write_text("model = 'bodies'\nsoftening = 0.0\ndt = 1e200\nsteps = 10\nG = 1e300\n"
-                                     "[[bodies]]\nmass = 1e300\nposition = [1, 0, 0]\n"
-                                     "[[bodies]]\nmass = 1e300\nposition = [0, 1, 0]\n")
+    (tmp_path / "x.toml").write_text("model = 'bodies'\nsoftening = 0.0\ndt = 1e200\nsteps = 10\nsample = 2\n"
+                                     "[[bodies]]\nmass = 1\nposition = [1, 0, 0]\n"
+                                     "[[bodies]]\nmass = 1\nposition = [0, 1, 0]\n")
     done = launch(2, *NBODY, "x.toml", "--out", "run")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("the run blew up; a smaller dt may help") == 1

@@ -7,12 +7,23 @@ from brmpi.errors import BadInput
 BACKENDS = ("auto", "numba", "numpy")
 
 
-def backend(wanted):
-    """The backend that a wish comes down to here.
+def has_numba():
+    """Whether Numba is installed here.
+
+    Returns
+    -------
+    bool
+    """
+    return importlib.util.find_spec("numba") is not None
+
+
+def backend(wanted, lacking=()):
+    """The backend that a wish comes down to, the same for all who compute together.
 
     Parameters
     ----------
-    wanted : one of ``BACKENDS``; auto takes Numba where it is installed, else NumPy
+    wanted : one of ``BACKENDS``; auto takes Numba where everybody has it, else NumPy
+    lacking : sequence of str, hosts without Numba
 
     Returns
     -------
@@ -24,9 +35,8 @@ def backend(wanted):
     """
     if wanted not in BACKENDS:
         raise BadInput(f"backend = {wanted!r}: known are {', '.join(BACKENDS)}")
-    there = importlib.util.find_spec("numba") is not None
-    if wanted == "numba" and not there:
-        raise BadInput("backend = 'numba': Numba is not installed here (pip install numba)")
+    if wanted == "numba" and lacking:
+        raise BadInput(f"backend = 'numba': Numba is not installed on {', '.join(lacking)} (pip install numba)")
     if wanted == "auto":
-        return "numba" if there else "numpy"
+        return "numpy" if lacking else "numba"
     return wanted

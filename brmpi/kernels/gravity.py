@@ -12,6 +12,7 @@ import numpy as np
 
 TILE = 512  # sources; a multiple of every vector width, 16 kB of them in float64
 PRECISIONS = ("float64", "mixed")
+NEAREST = np.float32(1e-25)  # squared distance in mixed precision, in units of the scale's: its root's cube is finite
 
 
 def tiles(count):
@@ -28,12 +29,28 @@ def tiles(count):
     return -(-count // TILE)
 
 
-def accelerations(targets, sources, eps, out, precision="float64", backend="numba"):
+def scale(pos, mass):
+    """Powers of two near the largest coordinate and the largest mass: the units that mixed precision computes in.
+
+    Parameters
+    ----------
+    pos : array of float64, positions [length]
+    mass : array of float64, G * mass [length**3 / time**2]
+
+    Returns
+    -------
+    length, mass : float
+    """
+    return tuple(2.0 ** np.frexp(np.abs(values).max(initial=0) or 0.5)[1] for values in (pos, mass))
+
+
+def accelerations(targets, sources, eps, out, precision="float64", backend="numba", scale=(1.0, 1.0)):
     """Add the acceleration that sources give to targets.
 
     ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and the sum within
     a tile in float32, and adds tiles up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
-    magnitudes, which cancel in part; the root mean square over a cluster's bodies is below 5e-8 of that sum.
+    magnitudes, which cancel in part; the root mean square over a cluster's bodies is below 5e-8 of that sum. Pairs
+    nearer than 3e-13 of the scale's length take the inverse root of that distance: float32 holds no greater force.
 
     Parameters
     ----------
@@ -44,6 +61,7 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
     out : (3, n) float64, C-contiguous, is added to [length / time**2]
     precision : "float64" or "mixed"
     backend : "numba" or "numpy"
+    scale : from ``scale``, for mixed precision; the same in all calls whose results are to agree bit for bit
 
     Raises
     ------
@@ -58,7 +76,7 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
         loop = _compiled().float64 if backend == "numba" else _float64
         loop(targets, sources, eps * eps, out)
     else:
-        _mixed(targets, sources, eps, out, backend)
+        _mixed(targets, sources, eps, out, backend, *scale)
 
 
 def potentials(targets, sources, eps, out, backend="numba"):
@@ -114,18 +132,11 @@ def _potential(targets, sources, eps2, out):
         out[here] -= np.where(r2 > 0, mass * _inverse_root(r2 + eps2), 0).sum(axis=-1)
 
 
-def _mixed(targets, sources, eps, out, backend):
-    # Powers of two bring lengths and masses near 1, where float32's range is safe; they change no other bit.
-    length = _power_of_two(max(np.abs(targets).max(), np.abs(sources[:3]).max(), eps))
-    mass = _power_of_two(np.abs(sources[3]).max())
+def _mixed(targets, sources, eps, out, backend, length, mass):
     near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
     masses = (sources[3] / mass).astype(np.float32)
     loop = _compiled().mixed if backend == "numba" else _mixed_numpy
     loop(*near[0], *near[1], masses, np.float32((eps / length) ** 2), mass / length**2, out)
-
-
-def _power_of_two(largest):
-    return 2.0 ** np.frexp(largest)[1] if largest > 0 else 1.0
 
 
 def _pair_of_float32(values):
@@ -139,5 +150,5 @@ def _mixed_numpy(high, low, source_high, source_low, masses, eps2, unit, out):
         for first in range(0, high.shape[1], 256):
             t = slice(first, first + 256)
             d = (source_high[:, None, s] - high[:, t, None]) + (source_low[:, None, s] - low[:, t, None])
-            w = _inverse_root(d[0] ** 2 + d[1] ** 2 + d[2] ** 2 + eps2)
+            w = 1 / np.sqrt(np.maximum(d[0] ** 2 + d[1] ** 2 + d[2] ** 2 + eps2, NEAREST))
             out[:, t] += unit * (d * (masses[s] * w**3)).sum(axis=-1).astype(np.float64)

@@ -3,14 +3,27 @@
 import numpy as np
 from numba import njit
 
-from brmpi.kernels.gravity import TILE
+from brmpi.kernels.gravity import NEAREST, TILE
 
 # Sums may be taken in vector lanes; NaN and infinity keep their meaning, so that a pair at distance 0 can be left out.
 SUMS = {"reassoc", "contract", "arcp", "afn", "nsz"}
-LOOP = {"cache": True, "nogil": True, "error_model": "numpy", "fastmath": SUMS}
+LOOP = {"nogil": True, "error_model": "numpy", "fastmath": SUMS}
 
 
-@njit(**LOOP)
+def compiled(loop):
+    """Compile at the first call, kept on disk wherever a folder for that can be written.
+
+    Parameters
+    ----------
+    loop : function
+    """
+    try:
+        return njit(cache=True, **LOOP)(loop)
+    except RuntimeError:  # neither this folder nor the home folder
+        return njit(**LOOP)(loop)
+
+
+@compiled
 def float64(targets, sources, eps2, out):
     """Add accelerations, all in float64.
 
@@ -41,7 +54,7 @@ def float64(targets, sources, eps2, out):
             out[2, i] += az
 
 
-@njit(**LOOP)
+@compiled
 def potential(targets, sources, eps2, out):
     """Subtract sum of mass over softened distance, all in float64.
 
@@ -81,7 +94,7 @@ def difference(high, high_i, low, low_i):
     return (high - high_i) + (low - low_i)
 
 
-@njit(**LOOP)
+@compiled
 def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
     """Add accelerations: pairs in float32, tiles in float64.
 
@@ -94,7 +107,7 @@ def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
     unit : float, what the accelerations are multiplied by
     out : (3, n) float64
     """
-    zero, one = np.float32(0), np.float32(1)
+    one, zero = np.float32(1), np.float32(0)
     for first in range(0, masses.size, TILE):
         end = first + TILE
         x, y, z = source_high[0, first:end], source_high[1, first:end], source_high[2, first:end]
@@ -107,8 +120,7 @@ def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
                 dx = difference(x[j], xi, xl[j], xli)
                 dy = difference(y[j], yi, yl[j], yli)
                 dz = difference(z[j], zi, zl[j], zli)
-                r2 = dx * dx + dy * dy + dz * dz + eps2
-                w = one / np.sqrt(r2) if r2 > zero else zero
+                w = one / np.sqrt(max(dx * dx + dy * dy + dz * dz + eps2, NEAREST))
                 w = mass[j] * w * w * w
                 ax += w * dx
                 ay += w * dy

@@ -1,12 +1,14 @@
 """A run is a folder: where it is, what it says of itself, and how it is never mixed up with another."""
 
 import contextlib
+import fcntl
 import itertools
 import json
+import os
 import re
 from pathlib import Path
 
-from brmpi.errors import BadInput
+from brmpi.errors import BadInput, Fault
 from brmpi.results import disk
 
 PICTURES = ("diagnostics.png", "bodies.png", "fields.png", "movie.gif")
@@ -32,7 +34,8 @@ def create(program, case, out=None, overwrite=False, base="results"):
 
     Raises
     ------
-    BadInput : ``out`` holds another run, or other files, or cannot be made
+    BadInput : ``out`` holds another run, or one that is going on, or other files, or cannot be made
+    Fault : an earlier run cannot be removed
     """
     if out is None and not overwrite:
         for number in itertools.count(1):
@@ -47,7 +50,13 @@ def create(program, case, out=None, overwrite=False, base="results"):
     if (path / "run.json").exists():
         if not overwrite:
             raise BadInput(f"--out {path}: holds another run: name another folder, or add --overwrite or --restart")
-        _clear(path)
+        held = claim(path)
+        try:
+            _clear(path)
+        except OSError as error:
+            raise Fault(f"{path}: cannot be cleared: {error.strerror}") from None
+        finally:
+            os.close(held)
     elif any(path.iterdir()):
         raise BadInput(f"--out {path}: holds files that are not a run's; name an empty or a new folder")
     return path
@@ -79,7 +88,8 @@ def existing(program, case, out=None, base="results"):
         first = _numbered(program, case, base, 1)
         form = re.compile(re.escape(first.name) + r"(?:-([0-9]+))?")
         runs = [(int(match[1] or 1), entry.parent) for entry in Path(base).glob("*/run.json")
-                if (match := form.fullmatch(entry.parent.name))]
+                if (match := form.fullmatch(entry.parent.name))
+                and about(entry.parent).get("case_name", case) == case]  # x-2 may be the case x-2's first run
         if not runs:
             raise BadInput(f"nothing to restart: no run in {first}")
         path = max(runs)[1]
@@ -87,6 +97,34 @@ def existing(program, case, out=None, base="results"):
     if other not in (None, program):
         raise BadInput(f"nothing to restart: {path} holds a run of {other}, not of {program}")
     return path
+
+
+def claim(path):
+    """Make sure that no other process writes to a run, for as long as the claim is held.
+
+    Where the file system knows no locks, nothing is claimed.
+
+    Parameters
+    ----------
+    path : Path, the folder
+
+    Returns
+    -------
+    int, a file descriptor: closing it, or the end of the process, gives the run free
+
+    Raises
+    ------
+    BadInput : another process holds it
+    """
+    held = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise BadInput(f"{path}: this run is going on: stop it first, or name another folder with --out") from None
+    except OSError:
+        pass
+    return held
 
 
 def newest(base="results"):

@@ -7,13 +7,15 @@ Every body attracts every other. Physics first, then the initial states' numbers
 The result is the same bits on any number of ranks with any shares of the work.
 """
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 
 from brmpi import case, models, mpi, partition, program, speeds, sums
 from brmpi.case import key
+from brmpi.errors import BadInput
 from brmpi.kernels import gravity
 from brmpi.results import pieces
 from brmpi.results.diagnostics import Column
@@ -116,12 +118,16 @@ class Galaxy:
     azimuth: float = key(0.0, "turn about z, after the tilt", "degrees")
 
 
+ANY = 1024  # bodies, where nobody says how many
+ROOM = 400  # bytes a body on each rank while the initial state is drawn
+
+
 @dataclass(frozen=True)
 class Case(case.Case):
     """The keys of an N-body case."""
 
     model: str = key("plummer", "initial state", choices=("plummer", "galaxies", "bodies"))
-    n: int = key(1024, "bodies; those of [[bodies]] are counted", at_least=0, at_most=10**8)
+    n: int = key(ANY, "bodies; those of [[bodies]] are counted", at_least=0, at_most=10**8)
     integrator: str = key("leapfrog", "scheme", choices=tuple(INTEGRATORS))
     precision: str = key("float64", "of the force", choices=gravity.PRECISIONS)
     softening: float = key(0.01, "Plummer softening eps", "length", at_least=0)
@@ -142,6 +148,11 @@ class Case(case.Case):
                 return f"model = {self.model}: [[{table}]] is missing"
             if given and self.model != table:
                 return f"model = {self.model}: [[{table}]] needs model = {table}"
+        if self.bodies and self.n not in (len(self.bodies), ANY):
+            return f"n = {self.n}: there are {len(self.bodies)} [[bodies]]"
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if self.n * ROOM > memory:
+            return f"n = {self.n}: takes {self.n * ROOM / 1e9:.0f} GB a rank, and there are {memory / 1e9:.0f} GB here"
         if self.galaxies and not sum(galaxy.fraction for galaxy in self.galaxies) > 0:
             return "galaxies have no bodies: a fraction must be > 0"
         return None
@@ -204,6 +215,7 @@ class Gravity:
     ----------
     comm : communicator
     counts : (ranks,) int, the bodies of each rank
+    pos : (N, 3) float64, of all bodies at the start: their size sets the scale of the mixed precision
     mass : (N,) float64, G * mass of all bodies
     case : Case
     timers : mpi.Timers
@@ -214,7 +226,8 @@ class Gravity:
     LEAST = 4  # tiles in a piece at least
     BLOCK = 4_000_000  # pairs between two looks at what is under way, about a millisecond's work
 
-    def __init__(self, comm, counts, mass, case, timers, backend):
+    def __init__(self, comm, counts, pos, mass, case, timers, backend):
+        self.scale = gravity.scale(pos, mass)
         self.case, self.timers, self.backend = case, timers, backend
         busy = counts[comm.rank] > 0
         self.comm = comm = comm.Split(int(busy))
@@ -281,7 +294,7 @@ class Gravity:
         """Accelerations (n, 3) float64 at this rank's positions (n, 3). Collective."""
         out = np.zeros((3, len(pos)))
         self._add(pos, out, lambda targets, sources, part: gravity.accelerations(
-            targets, sources, self.case.softening, part, self.case.precision, self.backend))
+            targets, sources, self.case.softening, part, self.case.precision, self.backend, self.scale))
         return np.ascontiguousarray(out.T)
 
     def potentials(self, pos):
@@ -315,6 +328,14 @@ class NBody:
 
     def __init__(self, case, comm, timers, backend):
         pos, vel, self.mass = initial(case)
+        with np.errstate(over="ignore"):
+            pull = case.G * self.mass
+        for name, values in (("position", pos), ("velocity", vel), ("mass times G", pull)):
+            broken = np.flatnonzero(~np.isfinite(values).reshape(len(self.mass), -1).all(axis=1))
+            if len(broken):
+                raise BadInput(f"the initial {name} of body {broken[0]} is not finite: a number of the case is too "
+                               "large")
+        case = replace(case, n=len(self.mass))
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
         self.n, self.time_unit = len(self.mass), case.time_unit
         measured, self.kind = speeds.measured(comm, "gravity")
@@ -322,7 +343,7 @@ class NBody:
         self.counts = shares(self.n, self.speeds)
         offsets = partition.offsets(self.counts)
         self.rows = slice(offsets[comm.rank], offsets[comm.rank + 1])
-        self.gravity = Gravity(comm, self.counts, case.G * self.mass, case, timers, backend)
+        self.gravity = Gravity(comm, self.counts, pos, pull, case, timers, backend)
         self.state = State(pos[self.rows].copy(), vel[self.rows].copy(), None)
         self.advance = INTEGRATORS[case.integrator]
 
@@ -364,7 +385,9 @@ class NBody:
         """Energy, momentum, angular momentum, centre of mass and virial ratio 2 K / |W|. Collective."""
         state, mass = self.state, self.mass[self.rows]
         potential = self.gravity.potentials(state.pos)
-        total = sums.total(self.comm, mechanics(state.pos, state.vel, mass, potential))
+        with np.errstate(all="ignore"):  # what is not finite is found by those who ask
+            columns = mechanics(state.pos, state.vel, mass, potential)
+        total = sums.total(self.comm, columns)
         whole, kinetic, bound = total[:3]
         values = [kinetic + bound, kinetic, bound, *total[3:9], *(total[9:] / (whole or 1.0)),
                   -2 * kinetic / bound if bound else 0.0]
