@@ -331,9 +331,9 @@ class NBody:
         with np.errstate(over="ignore"):
             pull = case.G * self.mass
         for name, values in (("position", pos), ("velocity", vel), ("mass times G", pull)):
-            broken = np.flatnonzero(~np.isfinite(values).reshape(len(self.mass), -1).all(axis=1))
+            broken = np.argwhere(~np.isfinite(values))
             if len(broken):
-                raise BadInput(f"the initial {name} of body {broken[0]} is not finite: a number of the case is too "
+                raise BadInput(f"the initial {name} of body {broken[0][0]} is not finite: a number of the case is too "
                                "large")
         case = replace(case, n=len(self.mass))
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
