@@ -168,6 +168,7 @@ LONG = ("--set", "n=600", "--set", "every=20", "--set", "sample=3", "--steps", "
 
 @pytest.mark.parametrize(("ranks", "target", "number"), [
     (0, "program", signal.SIGTERM), (0, "program", signal.SIGINT), (0, "program", signal.SIGUSR2),
+    (0, "program", signal.SIGHUP),
     (2, "rank", signal.SIGTERM), (3, "rank", signal.SIGINT), (2, "mpirun", signal.SIGUSR2),
 ])
 def test_a_signal_stops_with_a_checkpoint_and_restart_gives_the_same_bits(
