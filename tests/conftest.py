@@ -42,8 +42,8 @@ def comm():
 
 
 @pytest.fixture
-def agree(comm):
-    """``agree(ok, message)``: an assertion that fails on all ranks if it fails on one. Collective."""
+def assert_all(comm):
+    """``assert_all(ok, message)``: an assertion that fails on all ranks if it fails on one. Collective."""
 
     def check(ok, message=""):
         verdicts = comm.allgather((bool(ok), str(message)))

@@ -43,7 +43,7 @@ def state(n, rank=0, size=1, factor=1.0):
 @pytest.mark.mpi
 @pytest.mark.parametrize("io", ["root", "mpio"])
 @pytest.mark.parametrize("n", [0, 2, 20000])
-def test_what_is_written_is_read_in_any_layout(comm, agree, mpi_tmp_path, n, io):
+def test_what_is_written_is_read_in_any_layout(comm, assert_all, mpi_tmp_path, n, io):
     from brmpi.results.pieces import parallel_hdf5
 
     if io == "mpio" and not parallel_hdf5():
@@ -60,27 +60,27 @@ def test_what_is_written_is_read_in_any_layout(comm, agree, mpi_tmp_path, n, io)
     for layout, (rank, size) in ((everything, (0, 1)), (mirrored, (comm.size - 1 - comm.rank, comm.size))):
         step, seen, told = checkpoints.read(comm, mpi_tmp_path, layout, "nbody")
         expected, _ = state(n, rank, size)
-        agree(step == 7 and told == scalars and seen.keys() == expected.keys(), (step, told))
+        assert_all(step == 7 and told == scalars and seen.keys() == expected.keys(), (step, told))
         for name, piece in expected.items():
-            agree(seen[name].dtype == piece.data.dtype and np.array_equal(seen[name], piece.data), name)
-            agree(seen[name].flags.c_contiguous and seen[name].flags.writeable, name)
+            assert_all(seen[name].dtype == piece.data.dtype and np.array_equal(seen[name], piece.data), name)
+            assert_all(seen[name].flags.c_contiguous and seen[name].flags.writeable, name)
 
 
 @pytest.mark.mpi
-def test_none_where_there_is_none_and_the_last_two_stay(comm, agree, mpi_tmp_path):
-    agree(checkpoints.read(comm, mpi_tmp_path, everything, "nbody") is None)
+def test_none_where_there_is_none_and_the_last_two_stay(comm, assert_all, mpi_tmp_path):
+    assert_all(checkpoints.read(comm, mpi_tmp_path, everything, "nbody") is None)
     for step in (1, 2, 30, 4):  # 4 after 30: a run that went back to 2
         checkpoints.write(comm, mpi_tmp_path, step, *state(5, comm.rank, comm.size), "nbody")
     comm.Barrier()
-    agree(checkpoints.steps(mpi_tmp_path, "nbody") == [2, 4], checkpoints.steps(mpi_tmp_path, "nbody"))
+    assert_all(checkpoints.steps(mpi_tmp_path, "nbody") == [2, 4], checkpoints.steps(mpi_tmp_path, "nbody"))
     checkpoints.write(comm, mpi_tmp_path, 5, *state(5, comm.rank, comm.size), "other")
     comm.Barrier()
-    agree(checkpoints.steps(mpi_tmp_path, "nbody") == [2, 4])
-    agree(checkpoints.read(comm, mpi_tmp_path, everything, "nbody")[0] == 4)
+    assert_all(checkpoints.steps(mpi_tmp_path, "nbody") == [2, 4])
+    assert_all(checkpoints.read(comm, mpi_tmp_path, everything, "nbody")[0] == 4)
 
 
 @pytest.mark.mpi
-def test_a_refusing_layout_is_raised_on_every_rank(comm, agree, mpi_tmp_path):
+def test_a_refusing_layout_is_raised_on_every_rank(comm, assert_all, mpi_tmp_path):
     checkpoints.write(comm, mpi_tmp_path, 1, *state(5, comm.rank, comm.size), "nbody")
 
     def layout(name, shape):
@@ -94,7 +94,7 @@ def test_a_refusing_layout_is_raised_on_every_rank(comm, agree, mpi_tmp_path):
             checkpoints.read(comm, mpi_tmp_path, wish, "nbody")
         except ValueError as error:
             raised = str(error)
-        agree(raised is not None and words in raised, raised)
+        assert_all(raised is not None and words in raised, raised)
 
 
 def spoil(path, how):
@@ -111,7 +111,7 @@ def spoil(path, how):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("how", ["cut", "empty", 0.0, 0.5, 0.9])
-def test_damage_is_told_once_and_the_one_before_is_used(comm, agree, mpi_tmp_path, capfd, how):
+def test_damage_is_told_once_and_the_one_before_is_used(comm, assert_all, mpi_tmp_path, capfd, how):
     for step in (1, 2):
         checkpoints.write(comm, mpi_tmp_path, step, *state(5000, comm.rank, comm.size, step), "nbody")
     newest = checkpoints.path(mpi_tmp_path, "nbody", 2)
@@ -119,9 +119,9 @@ def test_damage_is_told_once_and_the_one_before_is_used(comm, agree, mpi_tmp_pat
         spoil(newest, how)
     comm.Barrier()
     step, seen, _ = checkpoints.read(comm, mpi_tmp_path, everything, "nbody")
-    agree(step == 1 and np.array_equal(seen["position"], state(5000)[0]["position"].data))
+    assert_all(step == 1 and np.array_equal(seen["position"], state(5000)[0]["position"].data))
     told = [text for text in comm.allgather(capfd.readouterr().err) if text]
-    agree(len(told) == 1 and told[0].count("damaged") == 1 and str(newest) in told[0], told)
+    assert_all(len(told) == 1 and told[0].count("damaged") == 1 and str(newest) in told[0], told)
     if comm.rank == 0:
         spoil(checkpoints.path(mpi_tmp_path, "nbody", 1), how)
     comm.Barrier()
@@ -130,7 +130,7 @@ def test_damage_is_told_once_and_the_one_before_is_used(comm, agree, mpi_tmp_pat
         checkpoints.read(comm, mpi_tmp_path, everything, "nbody")
     except Fault as error:
         raised = str(error)
-    agree(raised is not None and raised.count("damaged") == 2, raised)
+    assert_all(raised is not None and raised.count("damaged") == 2, raised)
 
 
 def test_a_changed_byte_is_seen_or_harmless_wherever_it_is(comm, tmp_path, capfd):

@@ -109,15 +109,15 @@ def test_on_root(comm):
 
 
 @pytest.mark.mpi
-def test_node_by_node_runs_everywhere_and_the_first_rank_first(comm, agree):
+def test_node_by_node_runs_everywhere_and_the_first_rank_first(comm, assert_all):
     times = []
     mpi.node_by_node(comm, lambda: (time.sleep(0.05), times.append(time.monotonic())))
     every = comm.allgather(times)
-    agree(all(len(mine) == 1 for mine in every) and min(every) == every[0])
+    assert_all(all(len(mine) == 1 for mine in every) and min(every) == every[0])
 
 
 @pytest.mark.mpi
-def test_timers_reduce_over_ranks_and_nest(comm, agree):
+def test_timers_reduce_over_ranks_and_nest(comm, assert_all):
     timers = mpi.Timers()
     with timers("outer"):
         time.sleep(0.02)
@@ -127,9 +127,9 @@ def test_timers_reduce_over_ranks_and_nest(comm, agree):
         with timers("root"):
             time.sleep(0.01)
     table = timers.reduce(comm)
-    agree(set(table) == {"outer", "inner", "root"})
-    agree(0.05 <= table["inner"]["min"] < 0.09, table)
-    agree(0.05 * comm.size <= table["inner"]["max"] < 0.05 * comm.size + 0.04, table)
-    agree(0.02 <= table["outer"]["max"] < 0.06, table)
-    agree(comm.size == 1 or table["root"]["min"] == 0)
-    agree(all(row["min"] <= row["mean"] <= row["max"] for row in table.values()))
+    assert_all(set(table) == {"outer", "inner", "root"})
+    assert_all(0.05 <= table["inner"]["min"] < 0.09, table)
+    assert_all(0.05 * comm.size <= table["inner"]["max"] < 0.05 * comm.size + 0.04, table)
+    assert_all(0.02 <= table["outer"]["max"] < 0.06, table)
+    assert_all(comm.size == 1 or table["root"]["min"] == 0)
+    assert_all(all(row["min"] <= row["mean"] <= row["max"] for row in table.values()))

@@ -32,15 +32,15 @@ def energy_error(comm, integrator, steps):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize(("integrator", "order", "steps"), [("leapfrog", 2, 300), ("forest-ruth", 4, 150)])
-def test_order_of_convergence(comm, agree, integrator, order, steps):
+def test_order_of_convergence(comm, assert_all, integrator, order, steps):
     errors = [energy_error(comm, integrator, steps * factor) for factor in (1, 2, 4)]
     slopes = np.diff(np.log2(errors)) * -1
-    agree(np.all(np.abs(slopes - order) < 0.1), f"slopes {slopes}")
+    assert_all(np.all(np.abs(slopes - order) < 0.1), f"slopes {slopes}")
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("integrator", nbody.INTEGRATORS)
-def test_time_runs_backwards_too(comm, agree, integrator):
+def test_time_runs_backwards_too(comm, assert_all, integrator):
     run = simulation(comm, n=600, integrator=integrator, softening=0.05, dt=0.01)
     start = run.state.pos.copy()
     for _ in range(5):
@@ -49,24 +49,24 @@ def test_time_runs_backwards_too(comm, agree, integrator):
     run.state.vel *= -1
     for _ in range(5):
         run.step()
-    agree(np.allclose(run.state.pos, start, rtol=0, atol=1e-13) and (moved > 1e-3 or not len(start)))
+    assert_all(np.allclose(run.state.pos, start, rtol=0, atol=1e-13) and (moved > 1e-3 or not len(start)))
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("integrator", nbody.INTEGRATORS)
-def test_momentum_and_energy_are_conserved(comm, agree, integrator):
+def test_momentum_and_energy_are_conserved(comm, assert_all, integrator):
     run = simulation(comm, n=900, integrator=integrator, softening=0.05, dt=0.002)
     first = run.sample()
     for _ in range(20):
         run.step()
     last = run.sample()
     for name in ("momentum_x", "angular_momentum_z", "centre_y"):
-        agree(abs(last[name] - first[name]) < 1e-15 + 1e-13, f"{name}: {first[name]} to {last[name]}")
-    agree(abs(last["energy"] / first["energy"] - 1) < 1e-5 and last["energy"] != first["energy"])
+        assert_all(abs(last[name] - first[name]) < 1e-15 + 1e-13, f"{name}: {first[name]} to {last[name]}")
+    assert_all(abs(last["energy"] / first["energy"] - 1) < 1e-5 and last["energy"] != first["energy"])
 
 
 @pytest.mark.mpi
-def test_two_bodies_follow_keplers_orbit(comm, agree):
+def test_two_bodies_follow_keplers_orbit(comm, assert_all):
     total, speed = 1.1, 1.2
     a = 1 / (2 - speed**2 / total)  # vis viva with the relative speed
     period = 2 * np.pi * np.sqrt(a**3 / total)
@@ -79,20 +79,20 @@ def test_two_bodies_follow_keplers_orbit(comm, agree):
         run.step()
         if len(start):
             far = max(far, np.linalg.norm(run.state.pos[1] - run.state.pos[0]))
-    agree(np.allclose(run.state.pos, start, rtol=0, atol=1e-8))
-    agree(not len(start) or abs(far - (2 * a - 1)) < 1e-6, f"apocentre {far}")
+    assert_all(np.allclose(run.state.pos, start, rtol=0, atol=1e-8))
+    assert_all(not len(start) or abs(far - (2 * a - 1)) < 1e-6, f"apocentre {far}")
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("name", ["figure-eight"])
-def test_the_figure_eight_returns(comm, agree, name):
+def test_the_figure_eight_returns(comm, assert_all, name):
     made = case.load(nbody.Case, CASES / f"{name}.toml")
     run = nbody.NBody(made, comm, mpi.Timers(), "numba")
     start = run.state.pos.copy()
     for _ in range(made.steps):
         run.step()
-    agree(abs(made.steps * made.dt - 6.32591398) < 1e-7)
-    agree(np.allclose(run.state.pos, start, rtol=0, atol=1e-6), np.abs(run.state.pos - start).max(initial=0))
+    assert_all(abs(made.steps * made.dt - 6.32591398) < 1e-7)
+    assert_all(np.allclose(run.state.pos, start, rtol=0, atol=1e-6), np.abs(run.state.pos - start).max(initial=0))
 
 
 @pytest.mark.mpi
@@ -101,7 +101,7 @@ def test_the_figure_eight_returns(comm, agree, name):
     {"n": 5000}, {"n": 513}, {"n": 2}, {"n": 1}, {"n": 0},
 ], ids=str)
 @pytest.mark.parametrize("backend", ["numba", "numpy"])
-def test_any_ranks_and_shares_give_the_same_bits(comm, agree, monkeypatch, keys, backend):
+def test_any_ranks_and_shares_give_the_same_bits(comm, assert_all, monkeypatch, keys, backend):
     from mpi4py import MPI
 
     keys = {"softening": 0.02, **keys}
@@ -115,7 +115,7 @@ def test_any_ranks_and_shares_give_the_same_bits(comm, agree, monkeypatch, keys,
         monkeypatch.setattr(speeds, "measured", lambda comm, kind, uneven=uneven: (uneven, kind))
         together.append(simulation(comm, backend, **keys))
         if comm.size > 1 and keys["n"] > 500:
-            agree(len(set(together[-1].counts)) > 1)
+            assert_all(len(set(together[-1].counts)) > 1)
     for _ in range(2):
         alone.step()
     expected = alone.sample()
@@ -123,13 +123,13 @@ def test_any_ranks_and_shares_give_the_same_bits(comm, agree, monkeypatch, keys,
         for _ in range(2):
             run.step()
         found = run.sample()
-        agree(run.state.pos.tobytes() == alone.state.pos[run.rows].tobytes(), "positions")
-        agree(run.state.vel.tobytes() == alone.state.vel[run.rows].tobytes(), "velocities")
-        agree(found == expected, f"{found} {expected}")
+        assert_all(run.state.pos.tobytes() == alone.state.pos[run.rows].tobytes(), "positions")
+        assert_all(run.state.vel.tobytes() == alone.state.vel[run.rows].tobytes(), "velocities")
+        assert_all(found == expected, f"{found} {expected}")
 
 
 @pytest.mark.mpi
-def test_diagnostics_against_their_definitions(comm, agree):
+def test_diagnostics_against_their_definitions(comm, assert_all):
     run = simulation(comm, n=700, softening=0.1)
     pos, vel, mass = nbody.initial(run.case)
     found = run.sample()
@@ -137,10 +137,10 @@ def test_diagnostics_against_their_definitions(comm, agree):
     pair = np.triu(mass[:, None] * mass / r, 1).sum()
     kinetic = (mass * (vel**2).sum(axis=1)).sum() / 2
     spin = (mass[:, None] * np.cross(pos, vel)).sum(axis=0)
-    agree(np.isclose(found["potential"], -pair, rtol=1e-12) and np.isclose(found["kinetic"], kinetic, rtol=1e-12))
-    agree(np.isclose(found["energy"], kinetic - pair, rtol=1e-12))
-    agree(np.isclose(found["virial_ratio"], 2 * kinetic / pair, rtol=1e-12))
-    agree(np.allclose([found[f"angular_momentum_{axis}"] for axis in "xyz"], spin, rtol=1e-12))
+    assert_all(np.isclose(found["potential"], -pair, rtol=1e-12) and np.isclose(found["kinetic"], kinetic, rtol=1e-12))
+    assert_all(np.isclose(found["energy"], kinetic - pair, rtol=1e-12))
+    assert_all(np.isclose(found["virial_ratio"], 2 * kinetic / pair, rtol=1e-12))
+    assert_all(np.allclose([found[f"angular_momentum_{axis}"] for axis in "xyz"], spin, rtol=1e-12))
 
 
 @pytest.mark.mpi

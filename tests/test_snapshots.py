@@ -47,7 +47,7 @@ def field(shape, rank, size, name="temperature"):
 @pytest.mark.mpi
 @pytest.mark.parametrize("io", ["root", "mpio"])
 @pytest.mark.parametrize("n", [0, 1, 2, 1000])
-def test_what_is_written_is_read(comm, agree, mpi_tmp_path, n, io):
+def test_what_is_written_is_read(comm, assert_all, mpi_tmp_path, n, io):
     if io == "mpio" and not pieces.parallel_hdf5():
         pytest.skip("this h5py has no parallel HDF5")
     path = snapshots.path(mpi_tmp_path, "nbody", 70)
@@ -55,28 +55,28 @@ def test_what_is_written_is_read(comm, agree, mpi_tmp_path, n, io):
                     [field((3, 4, n), comm.rank, comm.size)], io=io, unit_time=DAY)
     seen, whole = snapshots.read(path), bodies(n, 0, 1)
     one = seen.particles["bodies"]
-    agree((seen.step, seen.time, seen.dt, seen.unit_time) == (70, 1.75, 0.025, DAY), seen)
-    agree(all(np.array_equal(one[name], whole[name]) for name in whole.records))
-    agree(np.array_equal(one["id"], np.arange(n)) and one["id"].dtype == np.uint64)
-    agree(one.records["velocity"].unit_dimension == (1, 0, -1, 0, 0, 0, 0) and
+    assert_all((seen.step, seen.time, seen.dt, seen.unit_time) == (70, 1.75, 0.025, DAY), seen)
+    assert_all(all(np.array_equal(one[name], whole[name]) for name in whole.records))
+    assert_all(np.array_equal(one["id"], np.arange(n)) and one["id"].dtype == np.uint64)
+    assert_all(one.records["velocity"].unit_dimension == (1, 0, -1, 0, 0, 0, 0) and
           one.records["velocity"].unit_si == AU / DAY)
-    agree(one.attributes["names"] == ["Sol", "Ceres é"], one.attributes)
+    assert_all(one.attributes["names"] == ["Sol", "Ceres é"], one.attributes)
     mesh = seen.meshes["temperature"]
-    agree(np.array_equal(mesh.piece.data, field((3, 4, n), 0, 1).piece.data))
-    agree((mesh.axes, mesh.spacing, mesh.origin) == (("z", "y", "x"), (0.5, 0.25, 0.125), (1.0, 2.0, 3.0)), mesh)
+    assert_all(np.array_equal(mesh.piece.data, field((3, 4, n), 0, 1).piece.data))
+    assert_all((mesh.axes, mesh.spacing, mesh.origin) == (("z", "y", "x"), (0.5, 0.25, 0.125), (1.0, 2.0, 3.0)), mesh)
 
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("shape", [(5,), (4, 7), (3, 5, 2)])
-def test_blocks_of_any_shape(comm, agree, mpi_tmp_path, monkeypatch, shape):
+def test_blocks_of_any_shape(comm, assert_all, mpi_tmp_path, monkeypatch, shape):
     monkeypatch.setattr(hdf5.slabs, "__defaults__", (40,))  # slabs of a few elements: cut along every axis
     path = mpi_tmp_path / f"heat_{len(shape):08d}.h5"
     snapshots.write(comm, path, 1, 0.0, 1.0, meshes=[field(shape, comm.rank, comm.size)])
-    agree(np.array_equal(snapshots.read(path).meshes["temperature"].piece.data, field(shape, 0, 1).piece.data))
+    assert_all(np.array_equal(snapshots.read(path).meshes["temperature"].piece.data, field(shape, 0, 1).piece.data))
 
 
 @pytest.mark.mpi
-def test_pieces_that_do_not_fit_are_refused_on_every_rank(comm, agree, mpi_tmp_path):
+def test_pieces_that_do_not_fit_are_refused_on_every_rank(comm, assert_all, mpi_tmp_path):
     path = mpi_tmp_path / "x.h5"
     n = comm.size
     for data, first, total, words in (
@@ -88,12 +88,12 @@ def test_pieces_that_do_not_fit_are_refused_on_every_rank(comm, agree, mpi_tmp_p
             raised = None
         except ValueError as error:
             raised = str(error)
-        agree(raised is not None and words in raised, raised)
-    agree(list(mpi_tmp_path.iterdir()) == [])
+        assert_all(raised is not None and words in raised, raised)
+    assert_all(list(mpi_tmp_path.iterdir()) == [])
 
 
 @pytest.mark.mpi
-def test_a_refusal_of_the_root_reaches_every_rank(comm, agree, mpi_tmp_path):
+def test_a_refusal_of_the_root_reaches_every_rank(comm, assert_all, mpi_tmp_path):
     taken = mpi_tmp_path / "taken"
     if comm.rank == 0:
         taken.write_text("a file where a folder is needed")
@@ -105,7 +105,7 @@ def test_a_refusal_of_the_root_reaches_every_rank(comm, agree, mpi_tmp_path):
                          io="root" if kind is Fault else "tape")
         except (Fault, BadInput) as error:
             raised = error
-        agree(type(raised) is kind and (kind is BadInput or str(path) in str(raised)), repr(raised))
+        assert_all(type(raised) is kind and (kind is BadInput or str(path) in str(raised)), repr(raised))
 
 
 def test_without_parallel_hdf5_it_is_said(comm, tmp_path, monkeypatch):

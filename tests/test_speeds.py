@@ -149,7 +149,7 @@ def test_the_folder_comes_from_the_environment(tmp_path, monkeypatch):
 
 
 @pytest.mark.mpi
-def test_only_the_root_reads_and_all_ranks_know(comm, agree, tmp_path, monkeypatch):
+def test_only_the_root_reads_and_all_ranks_know(comm, assert_all, tmp_path, monkeypatch):
     rank, size = comm.Get_rank(), comm.Get_size()
     nodes = [f"n{r % 2}" for r in range(size)]  # two nodes, their ranks interleaved
     if rank == 0:
@@ -158,12 +158,12 @@ def test_only_the_root_reads_and_all_ranks_know(comm, agree, tmp_path, monkeypat
     monkeypatch.setattr(speeds.socket, "gethostname", lambda: nodes[rank])
     vector, used = speeds.measured(comm, "gravity")
     expected = [60.0 * (int(node[1]) + 1) / nodes.count(node) for node in nodes]
-    agree(vector.tolist() == expected and used == "gravity", f"{vector} for {expected}, {used}")
-    agree(vector.dtype == np.float64 and speeds.speeds(comm, "gravity").tolist() == expected)
+    assert_all(vector.tolist() == expected and used == "gravity", f"{vector} for {expected}, {used}")
+    assert_all(vector.dtype == np.float64 and speeds.speeds(comm, "gravity").tolist() == expected)
 
 
 @pytest.mark.mpi
-def test_a_broken_probe_fails_on_every_rank_alike(comm, agree, tmp_path, monkeypatch):
+def test_a_broken_probe_fails_on_every_rank_alike(comm, assert_all, tmp_path, monkeypatch):
     write(tmp_path)
     (tmp_path / "probes" / "a.json").write_text("{")
     monkeypatch.setenv("BRMPI_HOSTFILES", str(tmp_path) if comm.Get_rank() == 0 else "/nonexistent")
@@ -171,5 +171,5 @@ def test_a_broken_probe_fails_on_every_rank_alike(comm, agree, tmp_path, monkeyp
         said = str(speeds.speeds(comm, "gravity"))
     except BadInput as error:
         said = f"refused: {error}"
-    agree(said.startswith("refused: ") and "a.json" in said, said)
-    agree(comm.allgather(said) == [said] * comm.Get_size(), said)
+    assert_all(said.startswith("refused: ") and "a.json" in said, said)
+    assert_all(comm.allgather(said) == [said] * comm.Get_size(), said)

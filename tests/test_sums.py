@@ -17,7 +17,7 @@ def wild(rows, columns, seed):
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("rows", [0, 1, 2, 7, 1000])
-def test_the_distribution_does_not_change_a_bit(comm, agree, rows):
+def test_the_distribution_does_not_change_a_bit(comm, assert_all, rows):
     values = wild(rows, 4, seed=rows)
     n = len(values)
     answers = set()
@@ -26,12 +26,12 @@ def test_the_distribution_does_not_change_a_bit(comm, agree, rows):
         cuts = partition.offsets(partition.shares(n, rng.uniform(0, 1, comm.size) ** 3 + 1e-9))
         mine = values[rng.permutation(n)][cuts[comm.rank] : cuts[comm.rank + 1]]
         answers.add(sums.total(comm, mine).tobytes())
-    agree(len(answers) == 1)
+    assert_all(len(answers) == 1)
     exact = [math.fsum(column) for column in values.T]
-    agree(np.allclose(np.frombuffer(answers.pop()), exact, rtol=1e-15, atol=1e-20 * np.abs(values).max(initial=0)))
+    assert_all(np.allclose(np.frombuffer(answers.pop()), exact, rtol=1e-15, atol=1e-20 * np.abs(values).max(initial=0)))
     if rows == 1000:
         naive = {values[np.random.default_rng(t).permutation(n)].sum(axis=0).tobytes() for t in range(8)}
-        agree(len(naive) > 1, "the values are too tame to show anything")
+        assert_all(len(naive) > 1, "the values are too tame to show anything")
 
 
 @pytest.mark.mpi
