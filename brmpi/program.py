@@ -15,13 +15,11 @@ A program is a class with
     about()                      dict for run.json: what it runs on and how it is shared out
     rate(steps, seconds)         its figure of merit, for people
 
-and ``mpi.run(lambda comm: program.run(Program, comm))`` under ``if __name__ == "__main__"``.
+and ``program.main(Program)`` under ``if __name__ == "__main__"``.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import io
 import os
 import shlex
 import signal
@@ -63,7 +61,7 @@ def run(kind, comm, argv=None):
     Fault : on every rank alike, as for a full disk
     """
     began = time.monotonic()
-    options = _options(kind, comm, argv)
+    options = _options(kind, argv)
     case, name, before = mpi.on_root(comm, _plan, kind, options)
     lacking = comm.allgather(None if kernels.has_numba() else socket.gethostname())
     backend = kernels.backend(options.backend, sorted({host for host in lacking if host}))
@@ -190,8 +188,24 @@ class _Poll:
         return bool(most[0]), bool(most[1])
 
 
-def _options(kind, comm, argv):
-    """The command line, the same on every rank; help is printed by the root."""
+def main(kind):
+    """Run a program as the process that it is: the last line of its module. Does not return.
+
+    Help is given without MPI, which takes a second to start under Open MPI 5.
+
+    Parameters
+    ----------
+    kind : class, as described above
+    """
+    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
+        if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")) == "0":
+            _parser(kind).print_help()
+        sys.exit(0)
+    mpi.run(lambda comm: run(kind, comm))
+
+
+def _parser(kind):
+    """What the command line may hold."""
     parser = Parser(
         prog=f"python -m brmpi.sims.{kind.name}", description=kind.__doc__.partition("\n")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -204,8 +218,12 @@ def _options(kind, comm, argv):
     parser.add_argument("--restart", action="store_true", help="go on from the last checkpoint")
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
     parser.add_argument("--backend", default="auto", choices=kernels.BACKENDS, help="what runs the kernels")
-    with contextlib.redirect_stdout(io.StringIO()) if comm.rank else contextlib.nullcontext():
-        options = parser.parse_args(argv)
+    return parser
+
+
+def _options(kind, argv):
+    """The command line, the same on every rank."""
+    options = _parser(kind).parse_args(argv)
     for word in (argv if argv is not None else sys.argv[1:]):
         if word != word.encode(errors="replace").decode():
             raise BadInput(f"{word!a}: must be text in UTF-8")

@@ -13,7 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from brmpi import case, models, mpi, partition, program, speeds, sums
+from brmpi import case, models, partition, program, speeds, sums
 from brmpi.case import key
 from brmpi.errors import BadInput
 from brmpi.kernels import gravity
@@ -459,19 +459,5 @@ class NBody:
         return f"{pairs / seconds:.3g} interactions/s"
 
 
-def main(comm):
-    """Run from the command line. Collective.
-
-    Parameters
-    ----------
-    comm : communicator
-
-    Returns
-    -------
-    int, exit code
-    """
-    return program.run(NBody, comm)
-
-
 if __name__ == "__main__":
-    mpi.run(main)
+    program.main(NBody)
