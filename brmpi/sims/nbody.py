@@ -238,7 +238,6 @@ class Gravity:
         tiles = gravity.tiles(mass.size)
         count = max(1, min(self.PIECES, tiles // self.LEAST)) if comm.size > 1 else 1
         edges = partition.offsets(partition.equal(tiles, count)) * gravity.TILE
-        self.pieces = []
         for first, end in pairwise(edges):
             held = np.clip(offsets, first, min(end, mass.size))  # each rank's bodies within the piece
             sources = np.zeros((4, end - first))
@@ -255,12 +254,12 @@ class Gravity:
 
         Yields
         ------
-        (4, m) float64 and a callable that helps the other pieces along
+        (4, m) float64, and a callable that helps the other pieces along or None
         """
         if self.comm.size == 1 and self.pieces:
             (_, _, _, sources), = self.pieces
             sources[:3, : len(pos)] = pos.T
-            yield sources, lambda: None
+            yield sources, None
             return
         with self.timers("exchange"):
             waiting = [self.comm.Iallgatherv(pos[mine], (arrived, counts))
@@ -270,7 +269,7 @@ class Gravity:
                 waiting[number].Wait()
                 sources[:3, : len(arrived)] = arrived.T
             rest = waiting[number + 1 :]
-            yield sources, lambda rest=rest: rest and rest[0].Testall(rest)
+            yield sources, (lambda rest=rest: rest[0].Testall(rest)) if rest else None
 
     def _add(self, pos, out, kernel):
         """Call ``kernel(targets, sources, part of out)`` for all sources, in blocks of targets."""
@@ -279,7 +278,7 @@ class Gravity:
         for sources, progress in self.arrivals(pos):
             with self.timers("force"):
                 block = max(256, self.BLOCK // max(sources.shape[1], 1))
-                if n <= block:
+                if progress is None or n <= block:
                     kernel(targets, sources, out)
                     continue
                 for first in range(0, n, block):
