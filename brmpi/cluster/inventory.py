@@ -43,7 +43,7 @@ class Inventory:
     nodes: tuple[Node, ...]
     network: str | None = None  # the CIDR that MPI may use
     file: Path | None = None  # where this was read; None: this machine alone
-    lab: dict = field(default_factory=dict)  # node name: its lab table, as written
+    lab: dict = field(default_factory=dict)  # node name: what a lab holds it to, as in ``LAB``
 
     def node(self, name):
         """The node of that name.
@@ -181,7 +181,8 @@ def _inventory(tables, file):
     for name in lab:
         if name not in written:
             raise _Mistake(f"lab.{name} is not a node{_nearest(name, list(written))}")
-        _table(lab[name], f"lab.{name}")
+        _table(lab[name], f"lab.{name}", LAB)
+    lab = {name: {key: LAB[key](value, f"lab.{name}.{key}") for key, value in lab[name].items()} for name in lab}
     return Inventory(nodes, None if network is None else str(network), file, lab)
 
 
@@ -292,3 +293,6 @@ _user = _matching(USER, "a user name: letters, digits, dots, hyphens and undersc
 CHECKS = {"address": _address, "user": _user, "roles": _roles, "python": _path, "model": _text,
           "architecture": _matching(re.compile("|".join(ARCHITECTURES)), f"one of {', '.join(ARCHITECTURES)}"),
           "cores": _whole, "threads": _whole, "frequency": _positive, "memory": _positive, "accelerator": _text}
+# cpu in percent of one core, memory in GB, link in Mbit/s, cpuset as in "0,2-3"
+LAB = {"cpu": _positive, "memory": _positive, "link": _positive,
+       "cpuset": _matching(re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*"), 'a set of cores, such as "0,2-3"')}
