@@ -42,6 +42,7 @@ class Journal:
             "case": dataclasses.asdict(self.case),
             "overrides": {**(before or {}).get("overrides", {}), **dict(options.set)},
             "command": provenance.command(),
+            "launch": provenance.launch(),
             "commit": provenance.commit() if comm.rank == 0 else None,
             "host": socket.gethostname(),
             "pid": os.getpid(),

@@ -45,22 +45,24 @@ def login(node):
     return f"{node.user}@{node.address}" if node.user else node.address
 
 
-def interpreter(node):
+def interpreter(node, program="-"):
     """Shell command that runs a Python program given on standard input.
 
-    It takes the node's ``python``, else the environment of this process if it is there too and runs, else this
-    project's, else python3.
+    It takes the node's ``python``, else the environment of this process if it is there too and runs (first the one that
+    ends in ``-`` and its architecture), else this project's, else python3.
 
     Parameters
     ----------
     node : inventory.Node
+    program : str, arguments of Python that say otherwise, quoted for a shell
     """
     if node.python:
-        return f"exec {shlex.quote(node.python)} -"
+        return f"exec {shlex.quote(node.python)} {program}"
     here = Path(brmpi.__file__).parent.parent / ".venv/bin/python"
     places = dict.fromkeys(shlex.quote(str(place)) for place in (Path(sys.prefix, "bin/python"), here))
+    places = [f"{shlex.quote(sys.prefix)}-$(uname -m)/bin/python", *places]  # of its architecture, on a shared disk
     runs = '[ -x "$p" ] && "$p" -c "" </dev/null 2>/dev/null'  # one made for another architecture does not
-    return f'for p in {" ".join(places)}; do {runs} && exec "$p" -; done; exec python3 -'
+    return f'for p in {" ".join(places)}; do {runs} && exec "$p" {program}; done; exec python3 {program}'
 
 
 def clock(node, children, seconds):
@@ -85,7 +87,7 @@ def clock(node, children, seconds):
     watch = threading.Timer(seconds, children.kill, [process])
     watch.start()
     try:
-        answers = [*_answers(process)]
+        answers = [*clock_answers(process)]
         process.stdin.close()
         err = process.stderr.read().decode(errors="replace")
         code = process.wait()
@@ -93,14 +95,34 @@ def clock(node, children, seconds):
         watch.cancel()
         children.end(process)
     if not answers:
-        raise NoProbe(f"no answer within {seconds:.0f} s" if code == -signal.SIGKILL else _complaint(code, err))
+        raise NoProbe(f"no answer within {seconds:.0f} s" if code == -signal.SIGKILL else complaint(code, err))
+    return clock_offset(answers)
+
+
+def clock_offset(answers):
+    """A node's clock less this machine's, by the quickest answer.
+
+    Parameters
+    ----------
+    answers : list, as from ``clock_answers``, not empty
+
+    Returns
+    -------
+    dict, as from ``clock``
+    """
     trip, offset = min((after - before, said and float(said) - (before + after) / 2) for before, said, after in answers)
     if offset is None:
         return {"offset": None, "reason": "its date command tells no parts of a second"}
     return {"offset": round(1e3 * offset, 3), "uncertainty": round(5e2 * trip, 3)}
 
 
-def _answers(process):
+def clock_answers(process):
+    """Ask a node for its time, and yield (time here before, what it said or None, time here after).
+
+    Parameters
+    ----------
+    process : subprocess.Popen, a shell that answers each line with ``clock=``, seconds and parts of a second
+    """
     for _ in range(ROUNDS):
         before = time.time()
         try:
@@ -117,7 +139,18 @@ def _answers(process):
             return
 
 
-def _complaint(code, err):
+def complaint(code, err):
+    """Why a command failed, by its last words.
+
+    Parameters
+    ----------
+    code : int, its exit code
+    err : str, its standard error
+
+    Returns
+    -------
+    str
+    """
     lines = [line.strip() for line in err.splitlines() if line.strip() and not line.startswith("Warning: Permanently")]
     return lines[-1][:200] if lines else f"ended with exit code {code} and said nothing"
 
@@ -153,7 +186,7 @@ def probed(node, children, seconds):
     answer = _found(out)
     if answer is None:
         if code:
-            raise NoProbe(_complaint(code, err))
+            raise NoProbe(complaint(code, err))
         raise NoProbe(f"it answers with something that is no probe: {out.strip()[:60]!r}")
     return {"schema": speeds.SCHEMA, "node": node.name, "address": node.address, **answer, "clock": offset}
 

@@ -1,6 +1,8 @@
 """Where a run came from: versions, commit, command, hosts."""
 
 import importlib
+import json
+import os
 import platform
 import shlex
 import socket
@@ -59,6 +61,19 @@ def command():
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     start = ["python", "-m", spec.name.removesuffix(".__main__")] if spec else ["python", sys.argv[0]]
     return shlex.join([*start, *sys.argv[1:]])
+
+
+def launch():
+    """What ``brmpi run`` started this run with; None for a run that was started by hand.
+
+    Returns
+    -------
+    dict or None: ``command`` (the exact mpirun command), ``typed``, ``hosts`` (slots by node), ``job``
+    """
+    try:
+        return json.loads(os.environ.get("BRMPI_LAUNCH", "null"))
+    except ValueError:
+        return None
 
 
 def hosts(comm):
