@@ -19,14 +19,14 @@ export PRTE_ALLOW_RUN_AS_ROOT := 1
 export PRTE_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-DEBIAN := gcc libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev pocl-opencl-icd \
+DEBIAN := gcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev pocl-opencl-icd \
   python3-dateutil python3-h5py python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
-  python3-pyopencl python3-redis python3-scipy python3-venv redis-server
+  python3-pyopencl python3-redis python3-scipy python3-venv redis-server rsync
 SOLAR := sims/nbody/solar-system.toml
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
-.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity clean
+.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity bench-lab clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,11 +65,14 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-bench: bench-gravity  ## every benchmark
+bench: bench-gravity bench-lab  ## every benchmark
 	@python -m brmpi.bench
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
+
+bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
+	@python -m brmpi.bench.lab
 
 bench/c/build/%: bench/c/%.c
 	@mkdir -p $(@D)

@@ -51,16 +51,17 @@ def machine():
     return facts | {"environment": {name: os.environ.get(name) for name in SETTINGS}}
 
 
-def publish(name, rows):
+def publish(name, rows, **further):
     """Print a benchmark's table and write its JSON.
 
     Parameters
     ----------
     name : str, of the benchmark
     rows : list of dict, from ``row``
+    **further : what else the JSON is to hold
     """
     found = {"machine": machine(), "time": datetime.now(UTC).isoformat(timespec="seconds"),
-             "commit": provenance.commit(), "rows": rows}
+             "commit": provenance.commit(), "rows": rows, **further}
     cells = [_cells(entry) for entry in rows]
     table.show({heading: "left" if heading in ("what", "unit", "against") else "right" for heading in HEADINGS}, cells)
     RESULTS.mkdir(parents=True, exist_ok=True)
@@ -74,6 +75,21 @@ def _cells(entry):
     numbers = {"value": f"{entry['value']:.3g}", "reference": f"{entry['reference']:.3g}",
                "ratio": f"{entry['ratio']:.2f}", "spread": f"{100 * entry['spread']:.1f} %"}
     return [str(numbers.get(heading, entry[heading])) for heading in HEADINGS]
+
+
+def fault(trial):
+    """A fault's row of a table.
+
+    Parameters
+    ----------
+    trial : dict, from ``faults.trial``
+
+    Returns
+    -------
+    list of str
+    """
+    return [trial["fault"], str(trial["code"]), f"{trial['seconds']:.1f}", str(sum(trial["left"].values())),
+            "yes" if trial["same"] else "NO"]
 
 
 def render():
@@ -96,4 +112,8 @@ def render():
                      f"{found['time'][:10]}, commit {(found['commit'] or 'unknown')[:10]}\n")
         parts.append("| " + " | ".join(HEADINGS) + " |\n|" + " --- |" * len(HEADINGS) + "\n"
                      + "".join("| " + " | ".join(_cells(entry)) + " |\n" for entry in found["rows"]))
+        if "faults" in found:
+            parts.append("Faults under `brmpi run` on the five hosts, and after `--restart`:\n")
+            parts.append("| fault | exit code | seconds to the end | processes left | the same bits |\n|" + " --- |" * 5
+                         + "\n" + "".join("| " + " | ".join(fault(trial)) + " |\n" for trial in found["faults"]))
     return "\n".join(parts)
