@@ -15,7 +15,21 @@ import pytest
 from conftest import environment
 
 from brmpi import cli
-from brmpi.cluster import checkup, doctor, findings, inventory, mpirun, pairs, pings, probe, report, together, visit
+from brmpi.cluster import (
+    checkup,
+    doctor,
+    findings,
+    hydra,
+    inventory,
+    mpirun,
+    openmpi,
+    pairs,
+    pings,
+    probe,
+    report,
+    together,
+    visit,
+)
 from brmpi.cluster.children import Children
 
 NETWORK = "192.168.1.0/24"
@@ -26,7 +40,7 @@ ARIA = NODES[1]
 ENDS = {node.name: node.address for node in NODES}
 PAIRS = [(a.name, b.name) for a in NODES for b in NODES if a is not b]
 PACKAGE = {"version": "0.1.0", "folder": "/home/pi/brmpi/brmpi", "digest": "0123456789abcdef"}
-HERE = findings.Here(mpi={"name": "Open MPI", "version": "4.1.4"}, launcher=mpirun.OpenMPI4("4.1.4"), package=PACKAGE,
+HERE = findings.Here(mpi={"name": "Open MPI", "version": "4.1.4"}, launcher=openmpi.OpenMPI4("4.1.4"), package=PACKAGE,
                      project=Path("/home/pi/brmpi"), inventory=Path("hostfiles/cluster.toml"),
                      environment={"OMPI_MCA_orte_launch_agent": "env orted"})
 HEALTHY = {
@@ -183,8 +197,8 @@ def test_pythons_that_differ():
     assert found.nodes == ("aria",) and "(pypy311)" in found.says
 
 
-@pytest.mark.parametrize("launcher, said", [(mpirun.OpenMPI4("4.1.4"), "long double"),
-                                            (mpirun.OpenMPI5("5.0.7"), "use 4.1")])
+@pytest.mark.parametrize("launcher, said", [(openmpi.OpenMPI4("4.1.4"), "long double"),
+                                            (openmpi.OpenMPI5("5.0.7"), "use 4.1")])
 def test_two_kinds_of_processor(launcher, said):
     version = {"name": "Open MPI", "version": launcher.version}
     here = findings.Here(mpi=version, launcher=launcher, inventory=Path("hostfiles/cluster.toml"))
@@ -310,9 +324,9 @@ def test_rounds_hold_every_pair_once_and_no_node_twice(count):
 @pytest.mark.parametrize("here, root, code, severity, fix", [
     (findings.Here(lacking="mpirun is not installed"), False, "mpirun-missing", "error", "make install"),
     (HERE, True, "root", "warning", "export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1"),
-    (findings.Here(launcher=mpirun.OpenMPI4("4.1.4"), activation="source /x/bin/activate"), False, "not-activated",
+    (findings.Here(launcher=openmpi.OpenMPI4("4.1.4"), activation="source /x/bin/activate"), False, "not-activated",
      "warning", "source /x/bin/activate"),
-    (findings.Here(launcher=mpirun.OpenMPI5("5.0.7")), False, "not-activated", "warning",
+    (findings.Here(launcher=openmpi.OpenMPI5("5.0.7")), False, "not-activated", "warning",
      "export OMPI_MCA_mca_base_env_list=PATH")])
 def test_what_this_machine_lacks(here, root, code, severity, fix):
     [found] = pings.ready(here, many=True, root=root)
@@ -320,8 +334,8 @@ def test_what_this_machine_lacks(here, root, code, severity, fix):
 
 
 def test_one_machine_alone_needs_no_activation():
-    assert pings.ready(findings.Here(launcher=mpirun.OpenMPI4("4.1.4")), many=False, root=False) == []
-    assert pings.ready(findings.Here(launcher=mpirun.Hydra("4.1")), many=True, root=True) == []
+    assert pings.ready(findings.Here(launcher=openmpi.OpenMPI4("4.1.4")), many=False, root=False) == []
+    assert pings.ready(findings.Here(launcher=hydra.Hydra("4.1")), many=True, root=True) == []
 
 
 def test_users_that_plain_mpirun_does_not_log_in_as(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-from brmpi.cluster import inventory, launch, mpirun
+from brmpi.cluster import inventory, launch, launcher
 from brmpi.errors import BadInput
 
 FIVE = """
@@ -170,6 +170,6 @@ def test_activation_is_undone_by_deactivation(shell):
     done = subprocess.run([shell, "-c", script], env=env, capture_output=True, text=True, timeout=20)
     told = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == "", done
-    agent = f"env PATH={mpirun.environment_path()}:$PATH orted"
+    agent = f"env PATH={launcher.environment_path()}:$PATH orted"
     assert told[0] == told[1] == f"{agent} {sys.prefix}/bin:/usr/bin:/bin"
     assert told[2].endswith(" /usr/bin:/bin") and (shell == "dash" or told[2].startswith("none ")), told

@@ -4,8 +4,10 @@ import platform
 
 import pytest
 
-from brmpi.cluster import mpirun
-from brmpi.cluster.mpirun import Host, Hydra, Job, OpenMPI4, OpenMPI5
+from brmpi.cluster import inventory, launcher, mpirun, openmpi
+from brmpi.cluster.hydra import Hydra
+from brmpi.cluster.job import Host, Job, users_file, without
+from brmpi.cluster.openmpi import OpenMPI4, OpenMPI5
 from brmpi.errors import BadInput
 
 FAR = (Host("203.0.113.1", 4, "a", "pi"), Host("203.0.113.2", 2, "b", "pi"))
@@ -80,20 +82,21 @@ def test_a_python_of_its_own_makes_a_part_of_its_own():
     hosts = (Host("203.0.113.1", 2, python="/opt/arm/bin/python"), Host("203.0.113.2", 1))
     command = OpenMPI4("4").command(Job(hosts, PROGRAM))
     parts = " ".join(command).split(" : ")
-    assert parts[0].endswith("--host 203.0.113.1:2 -np 2 /opt/arm/bin/python -m brmpi.sims.nbody")
-    assert parts[1] == "--host 203.0.113.2:1 -np 1 python -m brmpi.sims.nbody"
+    carried = "-x OMP_NUM_THREADS=1 -x OPENBLAS_NUM_THREADS=1 -x NUMBA_NUM_THREADS=1"
+    assert parts[0].endswith(f"{carried} --host 203.0.113.1:2 -np 2 /opt/arm/bin/python -m brmpi.sims.nbody")
+    assert parts[1] == f"{carried} --host 203.0.113.2:1 -np 1 python -m brmpi.sims.nbody", "-x counts for a part alone"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 5, 6, 7, 13])
 def test_every_rank_has_a_place(ranks):
-    shares = mpirun.shared_out(Job(FAR, PROGRAM, ranks=ranks))
+    shares = Job(FAR, PROGRAM, ranks=ranks).shares
     assert sum(shares) == ranks and all(share <= host.slots * -(-ranks // 6) for share, host in zip(shares, FAR))
 
 
 def test_root_variables_only_for_root(monkeypatch):
-    monkeypatch.setattr(mpirun.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(openmpi.os, "geteuid", lambda: 0)
     assert OpenMPI4("4").environment(Job(NEAR, PROGRAM))["OMPI_ALLOW_RUN_AS_ROOT"] == "1"
-    monkeypatch.setattr(mpirun.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(openmpi.os, "geteuid", lambda: 1000)
     assert "OMPI_ALLOW_RUN_AS_ROOT" not in OpenMPI4("4").environment(Job(NEAR, PROGRAM))
 
 
@@ -103,7 +106,14 @@ def test_variable_that_forbids_x_is_taken_away():
 
 def test_hydra():
     command = Hydra("4.0.2").command(Job(FAR, PROGRAM, ranks=3))
-    assert command[0] == "mpiexec" and "203.0.113.1:4,203.0.113.2:2" in command and command[-5:-3] == ["-n", "3"]
+    assert command[0] == "mpiexec" and "203.0.113.1:2,203.0.113.2:1" in command, "ranks go where threads are counted"
+    place = command.index("-n")
+    assert command[place:place + 4] == ["-n", "3", "sh", "-c"] and command[-3:] == list(PROGRAM)
+    assert launcher.environment_path() in command[place + 4] and command[place + 4].endswith('exec "$@"')
+    assert tuple(Hydra("4.0.2").command(Job(NEAR, PROGRAM))[-5:]) == ("-n", "4", *PROGRAM)
+    own = Hydra("4.0.2").command(Job((FAR[0], Host("203.0.113.2", 2, python="/opt/arm/bin/python")), PROGRAM))
+    parts = [part.split() for part in " ".join(own).split(" : ")]
+    assert parts[0][-3:] == list(PROGRAM) and parts[1][:2] == ["-n", "2"] and parts[1][-3] == "/opt/arm/bin/python"
     assert "ServerAliveInterval" in Hydra("4.0.2").environment(Job(FAR, PROGRAM))["HYDRA_LAUNCHER_EXTRA_ARGS"]
 
 
@@ -115,6 +125,8 @@ def test_hydra():
     (OpenMPI4("4"), "ssh: connect to host 203.0.113.2 port 22: No route to host",
      "203.0.113.2 cannot be reached: No route to host"),
     (OpenMPI4("4"), "  Process name: [[5,1],2]\n  Exit code:    3\n", "rank 2 on localhost ended with exit code 3"),
+    (OpenMPI5("5"), "   Process name: [prterun-b-77@1,3] Exit code:    3\n",
+     "rank 3 on localhost ended with exit code 3"),
     (Hydra("4"), "=   PID 12 RUNNING AT b\n=   EXIT CODE: 9\n", "a rank on b ended with exit code 9"),
     (OpenMPI4("4"), "pi@192.0.2.2: Permission denied (publickey).",
      "192.0.2.2 does not let pi in: ssh-copy-id pi@192.0.2.2"),
@@ -130,29 +142,44 @@ def test_rank_without_a_host_is_placed():
     assert OpenMPI4("4").failure(Job((*FAR, *NEAR), PROGRAM), text.format(3)) == "rank 3 on localhost gave up"
     assert OpenMPI5("5").failure(Job((*FAR, *NEAR), PROGRAM), text.format(3)) == "rank 3 on a gave up"
     assert OpenMPI4("4").failure(Job(FAR, PROGRAM, ranks=12), text.format(4)) == "rank 4 gave up"
+    own = Job((FAR[0], Host("203.0.113.2", 4, "c", python="/x/python")), PROGRAM, ranks=4)
+    assert OpenMPI4("4").failure(own, text.format(1)) == "rank 1 on a gave up", "a part of the job for each host"
+    assert OpenMPI4("4").failure(own, text.format(2)) == "rank 2 on c gave up"
 
 
 def test_without_lost_hosts():
-    assert mpirun.without(Job(FAR, PROGRAM), {"203.0.113.1"}).count == 2
-    assert mpirun.without(Job(FAR, PROGRAM, ranks=2), {"203.0.113.1"}).count == 2
-    assert mpirun.without(Job(FAR, PROGRAM, ranks=5), {"203.0.113.1"}).count == 2
-    assert mpirun.without(Job(FAR, PROGRAM, ranks=12), {"203.0.113.1"}).count == 12
+    assert without(Job(FAR, PROGRAM), {"203.0.113.1"}).count == 2
+    assert without(Job(FAR, PROGRAM, ranks=2), {"203.0.113.1"}).count == 2
+    assert without(Job(FAR, PROGRAM, ranks=5), {"203.0.113.1"}).count == 2
+    assert without(Job(FAR, PROGRAM, ranks=12), {"203.0.113.1"}).count == 12
     with pytest.raises(BadInput, match="no node is left"):
-        mpirun.without(Job(FAR, PROGRAM), {"203.0.113.1", "203.0.113.2"})
+        without(Job(FAR, PROGRAM), {"203.0.113.1", "203.0.113.2"})
 
 
 @pytest.mark.parametrize(("prefix", "first"), [("/x/.venv", "/x/.venv-$(uname -m)/bin:/x/.venv/bin"), (
     f"/x/.venv-{platform.machine()}", f"/x/.venv-$(uname -m)/bin:/x/.venv-{platform.machine()}/bin")])
 def test_an_environment_for_each_architecture(monkeypatch, prefix, first):
-    monkeypatch.setattr(mpirun.sys, "prefix", prefix)
-    monkeypatch.setattr(mpirun.sys, "executable", f"{prefix}/bin/python")
-    assert mpirun.environment_path() == first
+    monkeypatch.setattr(launcher.sys, "prefix", prefix)
+    monkeypatch.setattr(launcher.sys, "executable", f"{prefix}/bin/python")
+    assert launcher.environment_path() == first
 
 
 def test_users_that_differ():
     """One user goes on the command line; more need ssh's own file."""
     job = Job((*FAR, Host("192.0.2.3", 1, "c", "ada")), PROGRAM, ssh="/x/users.ssh")
-    assert mpirun.users(job) == {"pi", "ada"}
+    assert job.users == {"pi", "ada"}
     assert parameters(OpenMPI4("4").command(job))["plm_rsh_args"].startswith("-F /x/users.ssh -o BatchMode")
     assert Hydra("4").environment(job)["HYDRA_LAUNCHER_EXTRA_ARGS"].startswith("-F /x/users.ssh ")
     assert parameters(OpenMPI4("4").command(Job(FAR, PROGRAM)))["plm_rsh_args"].startswith("-l pi -o")
+
+
+def test_a_file_that_knows_users(tmp_path):
+    file = tmp_path / "cluster.toml"
+    nodes = '[nodes.a]\naddress = "203.0.113.1"\nuser = "pi"\n[nodes.b]\naddress = "203.0.113.2"\nuser = "{}"\n'
+    file.write_text(nodes.format("pi"))
+    assert users_file(inventory.load(tmp_path, file)) is None and not (tmp_path / "users.ssh").exists()
+    file.write_text(nodes.format("ada"))
+    written = users_file(inventory.load(tmp_path, file))
+    text = (tmp_path / "users.ssh").read_text()
+    assert written == str(tmp_path / "users.ssh") and "Include ~/.ssh/config" in text
+    assert "Host 203.0.113.1\n  User pi\n" in text and "Host 203.0.113.2\n  User ada\n" in text

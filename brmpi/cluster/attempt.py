@@ -42,7 +42,7 @@ def run(mpi, job, command, launch, timeout=None, gentle=True):
     Parameters
     ----------
     mpi : one of ``mpirun``'s classes
-    job : mpirun.Job
+    job : Job
     command : list of str
     launch : str, what run.json is told
     timeout : float, limit of time [s], optional
@@ -144,7 +144,7 @@ def clean(job, seconds=12.0):
 
     Parameters
     ----------
-    job : mpirun.Job
+    job : Job
     seconds : float, limit of time [s]
 
     Returns
@@ -165,7 +165,7 @@ def alive(hosts, seconds=12.0):
 
     Parameters
     ----------
-    hosts : sequence of mpirun.Host
+    hosts : sequence of Host
     seconds : float, limit of time [s]
 
     Returns

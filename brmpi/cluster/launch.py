@@ -17,7 +17,8 @@ from pathlib import Path
 
 from brmpi import speeds
 from brmpi.arguments import Parser
-from brmpi.cluster import atomic, attempt, inventory, mpirun
+from brmpi.cluster import attempt, inventory, mpirun
+from brmpi.cluster.job import Host, Job, users_file, without
 from brmpi.errors import BadInput, Fault
 
 PACKAGES = ("brmpi.sims", "brmpi.montecarlo", "brmpi.train", "brmpi.linalg", "brmpi.bench")
@@ -43,10 +44,10 @@ def main(argv):
     hosts = hosts_on(args.on, known, args.hostfiles)
     hosts = tuple(sorted(hosts, key=lambda host: not inventory.is_local(host)))  # rank 0, which writes, comes here
     probes = _probes(args.hostfiles)
-    job = mpirun.Job(hosts, tuple(program), args.n, known.network, threads=args.threads, id=uuid.uuid4().hex[:12],
-                     crowded=any(held(host, probes) for host in hosts))
-    job = replace(job, bind=args.bind_to or _binding(job, probes), ssh=_users(job, known),
-                  tagged=mpi.tag is not None and (mpi.prompt or not sys.stdout.isatty()))
+    job = Job(hosts, tuple(program), args.n, known.network, threads=args.threads, id=uuid.uuid4().hex[:12],
+              crowded=any(held(host, probes) for host in hosts), ssh=users_file(known),
+              tagged=mpi.tag is not None and (mpi.prompt or not sys.stdout.isatty()))
+    job = replace(job, bind=args.bind_to or _binding(job, probes))
     if args.dry_run:
         print(shown(mpi, job))
         return 0
@@ -87,7 +88,7 @@ def shown(mpi, job):
     Parameters
     ----------
     mpi : one of ``mpirun``'s classes
-    job : mpirun.Job
+    job : Job
 
     Returns
     -------
@@ -157,7 +158,7 @@ def hosts_on(on, known, folder):
 
     Returns
     -------
-    list of mpirun.Host, each once
+    list of Host, each once
 
     Raises
     ------
@@ -222,19 +223,8 @@ def _cores(node):
 def _host(address, slots, known):
     node = next((node for node in known.nodes if address in (node.address, node.name)), None)
     if node is None:
-        return mpirun.Host(address, slots)
-    return mpirun.Host(address, slots, node.name, node.user, node.python)
-
-
-def _users(job, known):
-    """Where hosts have different users: a file for ssh that knows them, which goes before the person's own."""
-    if len(mpirun.users(job)) < 2:
-        return None
-    blocks = [f"Host {host.address}\n  User {host.user}\n" for host in job.hosts if host.user]
-    file = Path(known.file.parent, "users.ssh").absolute()
-    text = "".join([*blocks, "Host *\n", "  Include ~/.ssh/config\n", "  Include /etc/ssh/ssh_config\n"])
-    atomic.write(file, f"# Written by brmpi run, which writes it anew: do not edit.\n{text}")
-    return str(file)
+        return Host(address, slots)
+    return Host(address, slots, node.name, node.user, node.python)
 
 
 def _probes(folder):
@@ -249,7 +239,7 @@ def held(host, probes):
 
     Parameters
     ----------
-    host : mpirun.Host
+    host : Host
     probes : dict, node name: probe
     """
     cores = (probes.get(host.name) or {}).get("cores") or {}
@@ -300,7 +290,7 @@ def _again(job, lost, args, module):
                 del words[place:place + 2]
             program = [*words, "--restart", "--out", folder]
     time.sleep(0.5)  # a port or lock of the last attempt may still be closing
-    return replace(mpirun.without(job, lost), program=tuple(program), id=uuid.uuid4().hex[:12])
+    return replace(without(job, lost), program=tuple(program), id=uuid.uuid4().hex[:12])
 
 
 def run_of(job, program):

@@ -7,8 +7,9 @@ import subprocess
 import uuid
 from concurrent.futures import ThreadPoolExecutor, wait
 
-from brmpi.cluster import attempt, mpirun, pairs
+from brmpi.cluster import attempt, pairs
 from brmpi.cluster.findings import error, warning
+from brmpi.cluster.job import Host, Job, users_file
 
 PROGRAM = ("python", "-m", "brmpi.bench.pingpong", "--json", "--sizes", "8,1048576", "--seconds", "0.1")
 PAIR = 0.4  # s, more for a job of many ranks, for each ordered pair
@@ -31,16 +32,13 @@ def ready(here, many, root):
         return [error("mpirun-missing", (), f"no job can be started here: {here.lacking}",
                       f"cd {shlex.quote(str(here.project))} && make install")]
     found = []
-    kind = {"Open MPI 4": "OMPI_", "Open MPI 5": "PRTE_"}.get(here.launcher.name)
-    told = [name for name in mpirun.ROOT if kind and name.startswith(kind)]
+    told, finds = here.launcher.root, here.launcher.finds
     if root and not all(here.environment.get(name) for name in told):
         found.append(warning("root", (), "plain mpirun starts nothing for root unless told twice: be another user, or",
                              "export " + " ".join(f"{name}=1" for name in told)))
-    agent = here.launcher.runtime["agent"]
-    names = (f"{'PRTE' if agent.startswith('prte') else 'OMPI'}_MCA_{agent}", "OMPI_MCA_mca_base_env_list")
-    if many and kind and not any(here.environment.get(name) for name in names):
+    if many and finds and not any(here.environment.get(name) for name in finds):
         found.append(warning("not-activated", (), "plain mpirun would find another python on the other nodes (brmpi "
-                             "run does not)", here.activation or f"export {names[1]}=PATH"))
+                             "run does not)", here.activation or f"export {finds[1]}=PATH"))
     return found
 
 
@@ -81,7 +79,7 @@ class _Trials:
     def __init__(self, fit, facts, tried, known, launcher, children, seconds):
         self.nodes, self.facts, self.tried, self.known = {node.name: node for node in fit}, facts, tried, known
         self.launcher, self.children, self.seconds = launcher, children, seconds
-        self.reasons = {}
+        self.reasons, self.ssh = {}, users_file(known)
 
     def run(self, say):
         """All nodes in one job; the pairs left over node by node; where a job fails, pair by pair."""
@@ -137,8 +135,9 @@ class _Trials:
         """What the program says of one job, one rank a node, or two on a single one."""
         slots = 2 if len(names) == 1 else 1
         nodes = [self.nodes[name] for name in names]
-        hosts = tuple(mpirun.Host(node.address, slots, node.name, node.user, node.python) for node in nodes)
-        job = mpirun.Job(hosts, (*PROGRAM, *more), network=self.known.network, crowded=True, id=uuid.uuid4().hex[:12])
+        hosts = tuple(Host(node.address, slots, node.name, node.user, node.python) for node in nodes)
+        job = Job(hosts, (*PROGRAM, *more), network=self.known.network, crowded=True, ssh=self.ssh,
+                  id=uuid.uuid4().hex[:12])
         variables = self.launcher.environment(job) | {"BRMPI_LAUNCH": "brmpi doctor"}
         unset = [part for name, value in variables.items() if value is None for part in ("-u", name)]
         given = [f"{name}={value}" for name, value in variables.items() if value is not None]

@@ -94,18 +94,11 @@ def _networks(nodes, facts, network, here):
             has = ", ".join(f"{one['interface']} {one['address']}" for one in facts[node.name]["addresses"]) or "none"
             yield error("no-address", [node.name], f"{node.name} has no address in cluster.network = {network} (it has "
                         f"{has}): connect it, or correct cluster.network", there(node, "ip -brief address"))
-    chosen = _chosen(network, here)
-    if strays and not all(here.environment.get(name) for name in chosen):
+    chosen = here.launcher.confined(network) if here.launcher else {}
+    if strays and chosen and not all(here.environment.get(name) for name in chosen):
         says = f"MPI may pick {_named(strays)}: brmpi run does not, and plain mpirun does not either after"
         yield warning("stray-interface", strays, says,
                       "export " + " ".join(f"{name}={value}" for name, value in chosen.items()))
-
-
-def _chosen(network, here):
-    """Variables that hold a plain mpirun to a network."""
-    runtime = here.launcher.runtime["if_include"] if here.launcher else "oob_tcp_if_include"
-    return {"OMPI_MCA_btl_tcp_if_include": network,
-            f"{'PRTE' if runtime.startswith('prte') else 'OMPI'}_MCA_{runtime}": network}
 
 
 def networks(nodes, facts):
