@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+from brmpi.cluster import atomic
 from brmpi.errors import Fault
 
 CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
@@ -69,8 +70,7 @@ class Groups:
         ----------
         path : path of a file
         """
-        Path(path).write_text(json.dumps({"folders": [str(folder) for folder in self.folders],
-                                          "version": self.version}))
+        atomic.write(path, json.dumps({"folders": [str(folder) for folder in self.folders], "version": self.version}))
 
     def make(self, node):
         """Make a host's groups, if they are not there.
@@ -197,14 +197,15 @@ class Groups:
             time.sleep(0.01)
 
     def remove(self):
-        """Remove all groups of the lab; they must hold no process.
+        """End all processes of the lab and remove its groups.
 
         Raises
         ------
-        Fault : the kernel refuses
+        Fault : some would not end, or the kernel refuses
         """
         for folder in self.folders:
             for end in range(100, -1, -1):
+                self.kill()  # each time: a process that a killed command had started may only now have come in
                 try:
                     for inner in sorted(folder.glob("**/"), reverse=True):
                         inner.rmdir()

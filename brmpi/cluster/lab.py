@@ -50,11 +50,7 @@ class Lab:
             raise BadInput(f"lab {self.name!r} is not up: brmpi lab up" + (f" --name {name}" if name != "lab" else ""))
 
     def __enter__(self):
-        try:
-            return self.up()
-        except BaseException:
-            self.down()
-            raise
+        return self.up()
 
     def __exit__(self, *_):
         self.down()
@@ -70,7 +66,7 @@ class Lab:
         return Groups.read(self.state / "groups.json")
 
     def up(self):
-        """Start what does not run yet.
+        """Start what does not run yet. A lab that this call began and cannot finish is taken down again.
 
         Returns
         -------
@@ -83,13 +79,19 @@ class Lab:
         """
         labplan.sshd()
         with self._alone():
-            if self._switch() is None or not (self.state / "whole").exists():
-                self._down()
-                self._found()
-            elif labplan.nodes(self.inventory) != labplan.read(self.state):
+            new = self._switch() is None or not (self.state / "whole").exists()
+            if not new and labplan.nodes(self.inventory) != labplan.read(self.state):
                 raise BadInput(f"lab {self.name!r} is up with other nodes than {self.inventory.file} has: "
                                "brmpi lab down first")
-            self._boot([node.name for node in self.inventory.nodes])
+            try:
+                if new:
+                    self._down()
+                    self._found()
+                self._boot([node.name for node in self.inventory.nodes])
+            except BaseException:
+                if new:
+                    self._down()
+                raise
         return self
 
     def down(self):
@@ -390,7 +392,6 @@ class Lab:
 
     def _down(self):
         if (self.state / "groups.json").exists():
-            self.groups.kill()
             self.groups.remove()
         if self.state.exists():
             shutil.rmtree(self.state)

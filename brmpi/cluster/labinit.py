@@ -90,9 +90,9 @@ def _host(plan):
     _mount("proc", root / "proc")
     _mount("sysfs", root / "sys")
     _control_groups(root / "sys/fs/cgroup")
+    _settle(plan, root)  # on the host's own disk: before any folder of this machine is to be seen there
     for place, source in plan["binds"].items():
         _bind(source, f"{root}{place}")
-    _settle(plan, root)
     old = root / "run/machine"
     old.mkdir()
     os.chdir(root)
@@ -146,7 +146,7 @@ def _settle(plan, root):
         shutil.copy(source, f"{root}{place}")
     for name in plan["users"]:  # a user who is on this machine too logs in with the same keys
         home = next((line.split(":")[5] for line in users if line.split(":")[0] == name), "/root")
-        if home != "/root":
+        if home != "/root" and (root / home.lstrip("/")).is_dir():
             owner = (root / home.lstrip("/")).stat()
             shutil.rmtree(f"{root}{home}/.ssh", ignore_errors=True)
             shutil.copytree(root / "root/.ssh", f"{root}{home}/.ssh")

@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import math
+import pwd
 import shutil
 import subprocess
 import sys
@@ -27,9 +28,19 @@ def checkout():
     Returns
     -------
     Path
+
+    Raises
+    ------
+    BadInput : it holds more than a project
     """
     folder = Path(brmpi.__file__).resolve().parent.parent
-    return folder if (folder / "setup.cfg").exists() else Path.cwd()
+    folder = folder if (folder / "setup.cfg").exists() else Path.cwd()
+    homes = [Path(user.pw_dir) for user in pwd.getpwall() if user.pw_uid == 0 or user.pw_uid >= 1000]
+    for place in (Path("/etc"), Path("/usr"), *homes):
+        if place.is_dir() and (place == folder or folder in place.parents):
+            raise BadInput(f"brmpi lab: hosts would share {folder} with this machine, and {place} with it: "
+                           "start it in a folder of its own")
+    return folder
 
 
 def sshd():
@@ -48,7 +59,7 @@ def sshd():
     unpacked = Path(sys.prefix, "share/sshd")
     if (unpacked / "usr/sbin/sshd").exists():
         return str(unpacked)
-    raise BadInput("brmpi lab: sshd is not installed: make install unpacks one, or apt-get install openssh-server")
+    raise BadInput("brmpi lab: sshd is not installed: make -B install unpacks one, or apt-get install openssh-server")
 
 
 def nodes(known):

@@ -54,6 +54,17 @@ def lab(hosts):
             hosts.link(row["node"], "up")
 
 
+@pytest.fixture
+def quick(lab):
+    """The lab without limits on processors, so that programs start quickly."""
+    before = lab.limits()
+    for node in before:
+        lab.cpu(node, None)
+    yield lab
+    for node, held in before.items():
+        lab.cpu(node, held["cpu"])
+
+
 def pytest_terminal_summary(terminalreporter):
     """Say loudly that nothing was tested on several hosts."""
     if WHY:

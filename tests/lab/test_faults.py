@@ -16,17 +16,6 @@ from brmpi.bench import faults
 pytestmark = pytest.mark.timeout(240)
 
 
-@pytest.fixture
-def quick(lab):
-    """The lab without limits on processors, so that programs start quickly."""
-    before = lab.limits()
-    for node in before:
-        lab.cpu(node, None)
-    yield lab
-    for node, held in before.items():
-        lab.cpu(node, held["cpu"])
-
-
 @pytest.fixture(scope="module")
 def faultless(tmp_path_factory):
     """The run that nothing happens to."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from brmpi.cluster import inventory
+from brmpi.cluster import inventory, labplan
 from brmpi.cluster.lab import STATE, Lab
 from brmpi.errors import BadInput
 
@@ -41,17 +41,26 @@ def traces():
             processes.add((folder.name, command))
     spaces = subprocess.run(["lsns", "--noheadings", "--output", "NS,TYPE"], capture_output=True, text=True).stdout
     groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/*brmpi-lab*")}
-    return {"processes": processes, "namespaces": set(spaces.splitlines()), "groups": groups,
-            "mounts": Path("/proc/self/mounts").read_text(), "interfaces": sorted(Path("/sys/class/net").iterdir()),
-            "state": sorted(STATE.iterdir()) if STATE.exists() else [], "names": sorted(Path("/run").glob("netns/*"))}
+    return {"processes": processes, "groups": groups, "namespaces": {tuple(line.split()) for line in spaces.splitlines()},
+            "mounts": Path("/proc/self/mounts").read_text(), "interfaces": set(Path("/sys/class/net").iterdir()),
+            "state": set(STATE.iterdir()) if STATE.exists() else set(), "names": set(Path("/run").glob("netns/*"))}
 
 
 def settled(before, seconds=5):
-    """What has changed since, once the kernel has cleaned up."""
+    """What has come since and stays, once the kernel has cleaned up; of mounts, all that has changed."""
     end = time.monotonic() + seconds
-    while (after := traces()) != before and time.monotonic() < end:
+    while left := _more(before, traces()):
+        if time.monotonic() > end:
+            return left
         time.sleep(0.05)
-    return {key: (before[key], after[key]) for key in before if after[key] != before[key]}
+    return {}
+
+
+def _more(before, after):
+    # other hosts' processes, and so their namespaces, may have ended meanwhile
+    more = {key: after[key] - before[key] for key in before if key != "mounts"}
+    more["mounts"] = "" if after["mounts"] == before["mounts"] else after["mounts"]
+    return {key: found for key, found in more.items() if found}
 
 
 @pytest.fixture
@@ -97,7 +106,8 @@ def test_own_hostfiles(lab):
         f"192.168.1.{11 + i} slots=1" for i in range(5)]
 
 
-def test_every_pair_has_ssh_with_keys_only(lab):
+def test_every_pair_has_ssh_with_keys_only(quick):
+    lab = quick
     for name in NAMES:
         script = "for h in " + " ".join(NAMES) + "; do ssh -o BatchMode=yes pi@$h hostname || exit 1; done"
         told = lab.run(name, ["sh", "-c", script])
@@ -203,12 +213,41 @@ def test_idempotent_and_quick(two):
         lab.up()
         assert lab.pids("right") == first["right"] and lab.pids("left")
         other = inventory.load(".", ROOT / "hostfiles/blackroad.toml")
-        with pytest.raises(BadInput, match="is up with other nodes"):
-            Lab(other, lab.name).up()
+        with pytest.raises(BadInput, match="is up with other nodes"), Lab(other, lab.name):
+            pass
+        assert {row["node"]: row["state"] for row in lab.status()} == {"left": "up", "right": "up"}, "it stays up"
     finally:
         lab.down()
     lab.down()  # twice is once
     assert settled(before) == {}
+
+
+def test_five_hosts_are_up_in_time():
+    name = ("--name", f"five-{os.getpid()}")
+    before = traces()
+    try:
+        start = time.monotonic()
+        up = brmpi("lab", "up", ROOT / "hostfiles/blackroad.toml", *name)
+        assert time.monotonic() - start < 5 and "5 hosts are up" in up.stdout, up
+    finally:
+        assert brmpi("lab", "down", *name).returncode == 0
+    assert settled(before) == {}
+
+
+def test_a_lab_that_cannot_start_is_taken_down(two, monkeypatch):
+    before = traces()
+    monkeypatch.setattr(Lab, "_wire", lambda lab, node: subprocess.run(["false"], check=True))
+    with pytest.raises(subprocess.CalledProcessError):
+        Lab(two, f"fails-{os.getpid()}").up()
+    assert settled(before) == {}
+
+
+@pytest.mark.parametrize("place", ["/", "/root", "/etc"])
+def test_folders_that_hold_a_persons_keys_are_not_shared(place, monkeypatch):
+    monkeypatch.setattr(labplan.brmpi, "__file__", "/opt/site/brmpi/__init__.py")
+    monkeypatch.chdir(place)
+    with pytest.raises(BadInput, match=f"would share {place} with this machine"):
+        labplan.checkout()
 
 
 def test_nothing_is_left_after_crash(two):
