@@ -80,6 +80,12 @@ def test_what_is_started(tmp_path, monkeypatch):
     assert launch.resolve(["./my.py", "-v"]) == (["python", "./my.py", "-v"], None)
     assert launch.resolve(["json.tool"]) == (["python", "-m", "json.tool"], "json.tool")
     assert launch.resolve(["--", "true", "-n"]) == (["true", "-n"], None)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/steps.py").touch()
+    for name in ("my", "mine.steps", "timeit"):
+        assert launch.resolve([name, "-n"]) == (["python", "-m", name, "-n"], name)
+    with pytest.raises(BadInput, match="'mine' is no program"):
+        launch.resolve(["mine"])
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -95,6 +101,8 @@ def test_options_may_follow_the_program(tmp_path, cluster):
     assert shown.returncode == 0, shown.stderr
     assert "--host 203.0.113.1:4,203.0.113.2:2 -np 3 python -m brmpi.sims.nbody case.toml --steps 5" in shown.stdout
     assert "203.0.113.0/24" in shown.stdout and "BRMPI_JOB" not in shown.stdout
+    own = run(tmp_path, "--dry-run", "nbody", "-n", "1", "--", "-n", "3")
+    assert own.stdout.rstrip().endswith("-np 1 python -m brmpi.sims.nbody -n 3"), own
     own = run(tmp_path, "--dry-run", "--", "env", "-n", "3")
     assert own.stdout.rstrip().endswith("env -n 3"), own
 

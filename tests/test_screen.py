@@ -1,14 +1,16 @@
 """What a job prints comes through byte by byte; what mpirun says is kept apart; each rank's last lines are known."""
 
+import os
 import re
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import environment
 
-from brmpi.cluster.mpirun import OpenMPI4, OpenMPI5
-from brmpi.cluster.screen import _Parts, _Sieve
+from brmpi.cluster.openmpi import OpenMPI4, OpenMPI5
+from brmpi.cluster.screen import Screen, _Parts, _Sieve
 
 FRAME = b"-" * 74 + b"\n"
 NOTICED = FRAME + b"mpirun noticed that process rank 1 with PID 0 on node b exited on signal 9 (Killed).\n" + FRAME
@@ -21,7 +23,7 @@ def parted(tag, data, size):
     parts, sieves, found = _Parts(tag), {}, []
     for piece in [*(data[place:place + size] for place in range(0, len(data), size)), b""]:
         for rank, text in parts.split(piece):
-            found += sieves.setdefault(rank, _Sieve()).sift(rank, text)
+            found += sieves.setdefault(rank, _Sieve(tag is not None)).sift(rank, text)
     for rank, sieve in sieves.items():
         found += sieve.sift(rank, b"", end=True)
     return {who: b"".join(text for by, text in found if by == who) for who in dict(found)}
@@ -43,6 +45,53 @@ def test_words_of_mpi_are_kept_apart(size):
     found = parted(OpenMPI4.tag, tagged + NOTICED, size)
     assert found == {2: b"oh\n" + TABLE + b"bye\n", "mpirun": PEER + b"[aria:12] *** An error\n" + NOTICED}
     assert parted(None, b"oh\n" + NOTICED + b"12 %\r" + TABLE, size) == {None: b"oh\n12 %\r" + TABLE, "mpirun": NOTICED}
+
+
+def test_a_rank_that_speaks_like_ssh_keeps_its_words():
+    own = b"Connection to the data base lost\nmpirun is what started me\n"
+    assert parted(OpenMPI4.tag, b"".join(b"[1,0]<stderr>:" + line for line in own.splitlines(True)), 99) == {0: own}
+
+
+def test_a_frame_without_an_end_is_a_ranks_own():
+    """A rule, and a word of MPI's below it, hold nothing back for long, and cost no more than their length."""
+    parts, sieve, seen = _Parts(OpenMPI4.tag), _Sieve(True), b""
+    for number in range(-1, 200):
+        text = b"%d slots on this node\n" % number if number >= 0 else FRAME
+        for rank, piece in parts.split(b"[1,0]<stderr>:" + text):
+            seen += b"".join(found for who, found in sieve.sift(rank, piece) if who == 0)
+        assert number < 60 or b"\n%d slots" % number in seen, number
+
+
+@pytest.mark.parametrize("tag", [None, OpenMPI4.tag])
+def test_a_prompt_is_shown_after_a_moment(tag, capfd):
+    screen = Screen(tag)
+    _, err = screen.doors()
+    os.write(err, (b"[1,0]<stderr>:" if tag else b"") + b"[y/n] ")
+    end = time.monotonic() + 5
+    shown = ""
+    while shown != "[y/n] " and time.monotonic() < end:
+        time.sleep(0.05)
+        shown += capfd.readouterr().err
+    os.close(err)
+    screen.close()
+    assert shown == "[y/n] "
+
+
+def test_an_orphan_is_not_waited_for(capfd):
+    screen = Screen(OpenMPI4.tag)
+    _, err = screen.doors()
+    os.write(err, b"[1,0]<stderr>:last words\n")
+    start = time.monotonic()
+    screen.close()
+    os.close(err)
+    assert time.monotonic() - start < 5 and capfd.readouterr().err == "last words\n"
+
+
+def test_a_slow_reader_gets_all(tmp_path):
+    (tmp_path / "much.py").write_text("for i in range(3000):\n    print(f'{i:099}')\n")
+    command = f"{sys.executable} -m brmpi run -n 1 ./much.py | (sleep 4; wc -lc)"
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, env=environment(), timeout=60, capture_output=True)
+    assert done.stdout.split() == [b"3000", b"300000"], done
 
 
 def run(folder, *words, **variables):

@@ -65,6 +65,8 @@ def main(argv):
         _explain(mpi, job, outcome, ended, lost, module)
         if outcome.code in (STOPPED, BAD) or outcome.stopped or outcome.late or retry == args.retries:
             return outcome.code
+        if lost >= {host.address for host in job.hosts}:
+            return outcome.code  # no node is left to go on
         job = _again(job, lost, args, module)
         print(f"brmpi run: retry {retry + 1} of {args.retries}, {job.count} ranks on {len(job.hosts)} nodes",
               file=sys.stderr)
@@ -124,11 +126,13 @@ def resolve(words):
             raise BadInput(f"{words[1]}: is not a program here")
         return words[1:], None
     name, *rest = words
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # as it will be for python -m
     if name.endswith(".py") or "/" in name:
         if not Path(name).is_file():
             raise BadInput(f"{name}: there is no such file")
         return (["python", name, *rest] if name.endswith(".py") else words), None
-    modules = [name] if "." in name else [f"{package}.{name}" for package in PACKAGES]
+    modules = [name] if "." in name else [*(f"{package}.{name}" for package in PACKAGES), name]
     for module in modules:
         if _is_module(module):
             return ["python", "-m", module, *rest], module
@@ -142,9 +146,10 @@ def resolve(words):
 
 def _is_module(name):
     try:
-        return importlib.util.find_spec(name) is not None
+        spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False
+    return spec is not None and spec.origin is not None  # a mere folder has none
 
 
 def hosts_on(on, known, folder):
@@ -319,7 +324,8 @@ def run_of(job, program):
 
 def _parser():
     parser = Parser(prog="brmpi run", description="Run a program on the cluster: mpirun, with what it needs.",
-                    usage="brmpi run [options] PROGRAM [arguments]")
+                    usage="brmpi run [options] PROGRAM [arguments] [-- arguments]",
+                    epilog="These options may stand behind PROGRAM too; after -- everything is the program's own.")
     parser.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER,
                         help="a program of brmpi (nbody), a module, a Python file, or -- and any program")
     parser.add_argument("--on", metavar="NAMES", help="hostfiles (all, a role, an architecture) or nodes, with commas "
@@ -331,7 +337,7 @@ def _parser():
     parser.add_argument("--timeout", metavar="S", type=float, help="end the job after so long, with exit code 124 [s]")
     parser.add_argument("--retries", metavar="N", type=int, default=0, help="after a failure go on from the last "
                         "checkpoint, on the nodes that are left, so many times (0)")
-    parser.add_argument("--dry-run", action="store_true", help="show the command of mpirun and do nothing")
+    parser.add_argument("--dry-run", action="store_true", help="show the command of mpirun and start nothing")
     inventory.options(parser)
     return _Checked(parser)
 

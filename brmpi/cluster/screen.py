@@ -5,6 +5,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import sys
 import termios
 import threading
@@ -16,10 +17,16 @@ LAST = 8  # lines of a rank that are said again at the end
 # What MPI, its daemons and ssh print, be it in a rank's name: framed paragraphs about such things, and single lines
 RULE = re.compile(rb"(-{40,}|={40,})[ \r]*\n")
 THINGS = re.compile(rb"MPI|PMI|PRTE|ORTE|OPAL|mpirun|prterun|daemon|[Jj]ob |slots|BAD TERMINATION")
-LINE = re.compile(rb"mpirun|prterun|\[\S+:\d+\]|ssh: |Timeout, server|Connection (to|closed)|client_loop|\S+@\S+: Perm")
-STARTS = (b"-----", b"=====", b"mpirun", b"prterun", b"[", b"ssh: ", b"Timeout, server", b"Connection ", b"client_loop")
+LINE = re.compile(rb"\[\S+:\d+\]")
+STARTS = (b"-----", b"=====", b"[")
+# and what only those print that mpirun gives no tag to
+UNTAGGED = re.compile(rb"mpirun|prterun|ssh: |Timeout, server|Connection (to|closed)|client_loop|\S+@\S+: Perm")
+OTHERS = (b"mpirun", b"prterun", b"ssh: ", b"Timeout, server", b"Connection ", b"client_loop")
 NOISE = b"setpgid"  # a quarrel of Open MPI with itself, of no consequence
 LONGEST = 40  # bytes of a tag
+FRAME = 60  # lines of a framed paragraph of MPI's; what has no end by then is a rank's own
+QUIET = 1.0  # s after which what could not be told yet is taken for what it looks like
+LATE = 2**20  # bytes, more than a pipe holds: who prints more after mpirun has ended, outlives it
 
 
 class Screen:
@@ -36,7 +43,7 @@ class Screen:
         self.told = 0  # how much of that a person has seen
         self.since = None  # time of the first of it that nobody has seen
         self.lines = defaultdict(lambda: deque(maxlen=LAST))  # last lines by rank; by None where ranks are not known
-        self._threads, self._terminal, self._size = [], None, None
+        self._threads, self._terminal, self._size, self._over = [], None, None, False
         self._lock = threading.Lock()
 
     def doors(self):
@@ -81,16 +88,11 @@ class Screen:
                 text, self.told, self.since = self.said[self.told:], len(self.said), None
                 _write(2, text)
 
-    def close(self, seconds=2.0):
-        """Wait for the last of the output; an orphan may hold it open for longer.
-
-        Parameters
-        ----------
-        seconds : float, limit of time [s]
-        """
-        end = time.monotonic() + seconds
+    def close(self):
+        """Pass on the last of the output, however slowly it is read; who outlives mpirun is not waited for."""
+        self._over = True
         for thread in self._threads:
-            thread.join(max(0.0, end - time.monotonic()))
+            thread.join()
 
     def last(self, rank=None):
         """Last lines of a rank; of the whole job where that is not known.
@@ -116,12 +118,9 @@ class Screen:
 
     def _listen(self, source, target):
         """Read to the end of a stream."""
-        parts, sieves, line = _Parts(self.tag), defaultdict(_Sieve), defaultdict(bytes)
-        while True:
-            try:
-                data = os.read(source, 1 << 16)
-            except OSError:  # a terminal ends with an error
-                data = b""
+        parts, line = _Parts(self.tag), defaultdict(bytes)
+        sieves = defaultdict(lambda: _Sieve(self.tag is not None))
+        for data in self._pieces(source):
             found = parts.split(data)
             if target == 2:
                 found = [pair for rank, text in found for pair in sieves[rank].sift(rank, text)]
@@ -133,12 +132,25 @@ class Screen:
                 else:
                     line[rank] = self._keep(rank, line[rank] + text)
             _write(target, b"".join(text for rank, text in found if rank != "mpirun"))
-            if not data:
-                break
         for rank, rest in line.items():
             self._keep(rank, rest + b"\n")
         with contextlib.suppress(OSError):
             os.close(source)
+
+    def _pieces(self, source):
+        """What a stream brings; empty where it pauses, and at its end."""
+        late = 0
+        while True:
+            ready, _, _ = select.select([source], [], [], QUIET)
+            try:
+                data = os.read(source, 1 << 16) if ready else b""
+            except OSError:  # a terminal ends with an error
+                data = b""
+            yield data
+            late += len(data) if self._over else 0
+            if (not data and (ready or self._over)) or late > LATE:
+                yield b""
+                return
 
     def _own(self, text):
         if NOISE not in text:
@@ -194,8 +206,10 @@ class _Parts:
 class _Sieve:
     """Tells what one rank printed from what MPI printed in its name; without tags, from what mpirun did."""
 
-    def __init__(self):
+    def __init__(self, tagged):
         self.left, self.fresh = b"", True
+        self.starts = STARTS if tagged else STARTS + OTHERS
+        self.lines = (LINE,) if tagged else (LINE, UNTAGGED)
         self.table = False  # within a long frame of the rank's own
 
     def sift(self, rank, data, end=False):
@@ -206,7 +220,7 @@ class _Sieve:
         while text:
             stop = text.find(b"\n") + 1 or len(text)
             whole, who = text[stop - 1:stop] == b"\n", rank
-            if self.fresh and not whole and not end and any(text.startswith(start[:len(text)]) for start in STARTS):
+            if self.fresh and not whole and not end and any(text.startswith(word[:len(text)]) for word in self.starts):
                 break
             if self.fresh and self.table and RULE.match(text):
                 self.table = False
@@ -214,12 +228,12 @@ class _Sieve:
                 lines = text.splitlines(True)
                 close = next((place for place, line in enumerate(lines[1:], 1) if RULE.match(line)), None)
                 about = THINGS.search(b"".join(lines[1:close]))
-                if not end and close is None and (about or len(lines) < 4):
+                if not end and close is None and len(lines) < (FRAME if about else 4):
                     break
-                who, self.table = "mpirun" if about else rank, not (about or close)
-                if about or close:
-                    stop = sum(map(len, lines[:close + 1] if close else lines))
-            elif self.fresh and LINE.match(text.lstrip(b" ")):
+                who, self.table = "mpirun" if about and close else rank, close is None
+                if close:
+                    stop = sum(map(len, lines[:close + 1]))
+            elif self.fresh and any(line.match(text.lstrip(b" ")) for line in self.lines):
                 who = "mpirun"
             found.append((who, text[:stop]))
             self.fresh, text = text[:stop].endswith(b"\n"), text[stop:]

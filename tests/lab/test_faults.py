@@ -76,6 +76,17 @@ def test_retry_without_a_node_that_was_dead(quick, faultless):
     assert same(out, faultless)
 
 
+def test_no_retry_without_any_node(quick):
+    """The exit code is that of the job, not of a mistake by the person who typed it."""
+    out = quick.shared / "none"
+    shutil.rmtree(out, ignore_errors=True)
+    job = run(quick, "--retries", "1", "--on", faults.VICTIM, *faults.command("/shared/none"))
+    began(out, job)
+    quick.crash(faults.VICTIM)
+    said = job.communicate(timeout=120)[1]
+    assert job.returncode in (205, 255) and "does not answer" in said and "retry" not in said, (job.returncode, said)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2])
 def test_a_signal_stops_every_process_and_saves(quick, faultless, number):
     out = quick.shared / f"stopped-{number}"
@@ -116,8 +127,10 @@ def test_exit_code_host_and_last_lines(lab):
 
 def test_plain_mpirun_over_five_hosts(lab):
     """What people type, with the environment active and nothing else set."""
-    script = "import socket, sys; print(socket.gethostname(), sys.prefix)"
-    command = ["mpirun", "-x", "FOO=3", "-hostfile", "hostfiles/all", "python", "-c", script]
+    (lab.shared / "case.toml").write_text("n = 1300\nsteps = 3\n")
+    command = ["mpirun", "-x", "FOO=3", "-hostfile", "hostfiles/all", "python", "-m", "brmpi.sims.nbody",
+               "/shared/case.toml", "--out", "/shared/plain", "--overwrite"]
     done = lab.run("shellfish", command, timeout=60, cwd=Path(__file__).parents[2])
-    assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == sorted(f"{node} {sys.prefix}" for node in lab.limits())
+    assert done.returncode == 0 and "on 5 ranks" in done.stdout, done
+    about = json.loads((lab.shared / "plain/run.json").read_text())
+    assert about["status"] == "done" and sorted(about["hosts"]) == sorted(lab.limits())

@@ -41,7 +41,7 @@ def traces():
             processes.add((folder.name, command))
     spaces = subprocess.run(["lsns", "--noheadings", "--output", "NS,TYPE"], capture_output=True, text=True).stdout
     groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/*brmpi-lab*")}
-    return {"processes": processes, "groups": groups, "namespaces": {tuple(line.split()) for line in spaces.splitlines()},
+    return {"processes": processes, "groups": groups, "namespaces": {(*line.split(),) for line in spaces.splitlines()},
             "mounts": Path("/proc/self/mounts").read_text(), "interfaces": set(Path("/sys/class/net").iterdir()),
             "state": set(STATE.iterdir()) if STATE.exists() else set(), "names": set(Path("/run").glob("netns/*"))}
 

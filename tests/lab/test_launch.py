@@ -1,6 +1,7 @@
 """``brmpi run`` where hosts differ: their users, where a rank fails, and what its last words are."""
 
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,3 +37,20 @@ def test_a_user_for_each_node(lab):
     for name, user in (("aria", "ada"), ("alice", "ada"), ("lucidia", "pi")):
         log = lab.run(name, ["grep", "Accepted", "/var/log/sshd.log"]).stdout.splitlines()
         assert f" for {user} from 192.168.1.15 " in log[-1], log
+
+
+def test_a_python_for_each_node(lab):
+    """Hosts whose Python is said are parts of one job, and each rank has its variables and its host."""
+    text = (ROOT / "hostfiles/blackroad.toml").read_text()
+    text = re.sub(r"(\[nodes.(?:octavia|alice)\])", rf'\1\npython = "{sys.executable}"', text)
+    (lab.shared / "pythons").mkdir(exist_ok=True)
+    (lab.shared / "pythons/cluster.toml").write_text(text)
+    (lab.shared / "where.py").write_text(
+        "import os, socket\nfrom mpi4py import MPI\ncomm = MPI.COMM_WORLD\n"
+        "print(comm.rank, comm.size, socket.gethostname(), os.environ['OMP_NUM_THREADS'])\n"
+        "if socket.gethostname() == 'alice' and comm.rank > 3:\n    comm.Abort(4)\n")
+    words = ["brmpi", "run", "--hostfiles", "/shared/pythons", "--on", "octavia,alice", "-n", "6", "/shared/where.py"]
+    done = lab.run("shellfish", words, timeout=90)
+    assert done.returncode == 4 and re.search(r"exit code 4: rank [45] on alice gave up", done.stderr), done
+    assert {tuple(line.split()) for line in done.stdout.splitlines()} == {
+        (str(rank), "6", "octavia" if rank < 3 else "alice", "1") for rank in range(6)}
