@@ -18,7 +18,8 @@ from brmpi.cluster.screen import Screen
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE = 30.0  # seconds in which a job that was asked to stop may finish its step and save
 PATIENCE = 5.0  # seconds after which what mpirun says without ending is no last word
-TIMED_OUT = 124  # as timeout(1) has it
+TIMED_OUT, LOST = 124, 255  # as timeout(1) has it, and ssh
+HELPERS = ("ssh", "hydra_pmi_proxy"[:15])  # of mpirun, which are no ranks; the kernel cuts their names
 
 
 @dataclass
@@ -29,6 +30,7 @@ class Outcome:
     screen: Screen  # what the job and mpirun printed
     stopped: bool = False  # a person asked for it
     late: bool = False  # the limit of time ended it
+    lost: bool = False  # mpirun waited for a host that it had lost
 
     @property
     def said(self):
@@ -67,7 +69,7 @@ def run(mpi, job, command, launch, timeout=None, gentle=True):
               if signal.getsignal(number) != signal.SIG_IGN}  # as under nohup
     try:
         process = _started(command, env, outcome.screen)
-        _wait(process, outcome, asked, timeout, gentle)
+        _wait(process, outcome, asked, timeout, gentle, _Logins(process.pid) if mpi.waits else None)
     finally:
         if process is not None:
             _end(process)
@@ -75,7 +77,7 @@ def run(mpi, job, command, launch, timeout=None, gentle=True):
             signal.signal(number, handler)
     outcome.screen.close()
     code = process.returncode
-    outcome.code = TIMED_OUT if outcome.late else 128 - code if code < 0 else code
+    outcome.code = TIMED_OUT if outcome.late else LOST if outcome.lost else 128 - code if code < 0 else code
     return outcome
 
 
@@ -84,13 +86,12 @@ def _started(command, env, screen):
     try:
         return subprocess.Popen(command, env=env, stdout=out, stderr=err, start_new_session=True)
     finally:
-        for door in (out, err):
-            if door is not None:
-                os.close(door)
+        os.close(out)
+        os.close(err)
 
 
-def _wait(process, outcome, asked, timeout, gentle):
-    """Until mpirun has ended, or has been asked to in vain."""
+def _wait(process, outcome, asked, timeout, gentle, logins):
+    """Until mpirun has ended, or has been asked to in vain, or waits for a host that is lost."""
     start, told, pressed, saving = time.monotonic(), None, 0, False
     while process.poll() is None:
         now = time.monotonic()
@@ -105,6 +106,9 @@ def _wait(process, outcome, asked, timeout, gentle):
             if not saving:
                 return
             asked.append(signal.SIGTERM)
+        if logins and logins.lost():
+            outcome.lost = True
+            return
         outcome.screen.tell(PATIENCE)
         outcome.screen.resize()
         time.sleep(0.05)
@@ -118,14 +122,45 @@ def _saves(launcher, otherwise):
     launcher : int, process of mpirun
     otherwise : bool, what to believe where no rank is on this machine
     """
-    ranks = []
+    ranks = [process for process, name in _below(launcher) if name not in HELPERS]
     with contextlib.suppress(OSError):  # it has ended
-        for process in (launcher, *Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()):
-            status = dict(re.findall(r"^(\w+):\t(.*)$", Path(f"/proc/{process}/status").read_text(), re.M))
-            if not int(status.get("SigCgt", "0"), 16) >> signal.SIGUSR2 - 1 & 1 and status["Name"] != "ssh":
+        for process in (launcher, *ranks):
+            if not int(_status(process)["SigCgt"], 16) >> signal.SIGUSR2 - 1 & 1:
                 return False
-            ranks += [process] if process != launcher and status["Name"] != "ssh" else []
     return bool(ranks) or otherwise
+
+
+def _below(process):
+    """(number, name) of all processes that one has started, and that those have."""
+    with contextlib.suppress(OSError):  # it has ended
+        for child in map(int, Path(f"/proc/{process}/task/{process}/children").read_text().split()):
+            yield child, _status(child)["Name"]
+            yield from _below(child)
+
+
+def _status(process):
+    return dict(re.findall(r"^(\w+):\t(.*)$", Path(f"/proc/{process}/status").read_text(), re.M))
+
+
+class _Logins:
+    """The logins by which mpirun holds its hosts. Where one ends and mpirun does not, that host is lost.
+
+    Parameters
+    ----------
+    process : int, mpirun's
+    """
+
+    def __init__(self, process):
+        self.process, self.seen, self.since = process, set(), None
+
+    def lost(self):
+        """Whether one has been gone for so long that mpirun would have ended if all were well."""
+        now = {child for child, name in _below(self.process) if name == "ssh"}
+        self.seen |= now
+        if now == self.seen:
+            return False
+        self.since = self.since or time.monotonic()
+        return time.monotonic() - self.since > PATIENCE
 
 
 def _end(process):

@@ -14,6 +14,7 @@ class Hydra(Launcher):
     """MPICH's mpiexec, whose daemons are ``hydra_pmi_proxy``."""
 
     name, daemon = "MPICH", "hydra_pmi_proxy"  # it can tag lines, but [0] could be the program's own
+    waits = True
     failures = ((r"PID \d+ RUNNING AT (?P<host>\S+)(?:.|\n)*?EXIT CODE: (?P<code>\d+)",
                  "a rank on {host} ended with exit code {code}"), *UNREACHED)
 

@@ -262,10 +262,13 @@ def _explain(mpi, job, outcome, ended, lost, module):
     if outcome.code == BAD and (module or "").startswith("brmpi."):
         return  # the program has said it all in one sentence
     names = {host.address: host.name or host.address for host in job.hosts}
-    why = mpi.failure(job, outcome.said)
+    last = outcome.screen.last()  # Hydra says it on standard output
+    why = mpi.failure(job, outcome.said if job.tagged else "\n".join([outcome.said, *last]))
     rank = re.match(r"rank (\d+)", why or "")
     if outcome.late:
         why = "the limit of time ended it"
+    elif outcome.lost:
+        why = "a node was lost: it no longer answers ssh"
     elif outcome.stopped:
         why = "stopped as asked; --restart goes on" if outcome.code == STOPPED else "stopped as asked"
     for address, name in names.items():

@@ -37,6 +37,7 @@ class Launcher:
     name, daemon = "", ""
     trusted = True  # exit code 0 means that the job ended well
     tag = None  # what it puts before each line of a rank, whose number is the group; None: nothing to rely on
+    waits = False  # for ever, for a host that it has lost; it holds a login to each as long as the job lasts
     prompt = False  # a tagged line need not be whole to be shown
     failures = UNREACHED  # (what it says, what that means)
     root = ()  # variables without which it starts nothing for root

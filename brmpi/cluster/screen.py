@@ -20,7 +20,8 @@ THINGS = re.compile(rb"MPI|PMI|PRTE|ORTE|OPAL|mpirun|prterun|daemon|[Jj]ob |slot
 LINE = re.compile(rb"\[\S+:\d+\]")
 STARTS = (b"-----", b"=====", b"[")
 # and what only those print that mpirun gives no tag to
-UNTAGGED = re.compile(rb"mpirun|prterun|ssh: |Timeout, server|Connection (to|closed)|client_loop|\S+@\S+: Perm")
+UNTAGGED = re.compile(rb"mpirun|prterun|\[(mpiexec|proxy\S*)@|ssh: |Timeout, server|Connection (to|closed)|client_loop|"
+                      rb"\S+@\S+: Perm")
 OTHERS = (b"mpirun", b"prterun", b"ssh: ", b"Timeout, server", b"Connection ", b"client_loop")
 NOISE = b"setpgid"  # a quarrel of Open MPI with itself, of no consequence
 LONGEST = 40  # bytes of a tag
@@ -47,16 +48,14 @@ class Screen:
         self._lock = threading.Lock()
 
     def doors(self):
-        """Files for mpirun's standard output and error; this process's own where nothing has to be known of them.
+        """Files for mpirun's standard output and error.
 
         Returns
         -------
-        out, err : int or None
+        out, err : int
         """
         err_here, err = os.pipe()
         self._follow(err_here, 2)
-        if self.tag is None:
-            return None, err
         if sys.stdout.isatty():  # programs ask their mpirun whether a person is watching
             here, out = pty.openpty()
             tty.setraw(out)
