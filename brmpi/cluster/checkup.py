@@ -123,14 +123,14 @@ class Listener:
     Parameters
     ----------
     name : str
-    address : str, the one to listen at; "" for all
+    address : str, the one to listen at; "" for all, of both families
     """
 
     def __init__(self, name, address):
         self.name = name
-        self.door = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
-        self.door.bind((address, 0))
-        self.door.listen(64)
+        both = not address and socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both or ":" in address else socket.AF_INET
+        self.door = socket.create_server((address, 0), family=family, backlog=64, dualstack_ipv6=both)
         self.port = self.door.getsockname()[1]
         threading.Thread(target=self._answer, daemon=True).start()
 

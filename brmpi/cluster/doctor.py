@@ -85,7 +85,7 @@ def examine(nodes, known, children, seconds, ping, say):
             say(f"visiting {len(nodes)} nodes")
             facts, said = _arrivals(pool, nodes, visits, known.network, seconds, here, say)
             reached = [node for node in nodes if node.name in facts]
-            ends = {node.name: facts[node.name]["at"] or _resolved(node.address) for node in reached}
+            ends = together.ends(reached, facts, known.network, _resolved)
             say("trying names and ports")
             entered = {node: pool.submit(visit.enters, node, children, seconds) for node in reached}
             tried, lost = _asked(pool, nodes, visits, facts, ends, here)
@@ -136,7 +136,7 @@ def _parameters():
 
 def _arrivals(pool, nodes, visits, network, seconds, here, say):
     turns = {pool.submit(visits[node.name].arrive, network, seconds): node for node in nodes}
-    facts, said, left = {}, {}, dict.fromkeys(node.name for node in nodes)
+    facts, said, left, lacking = {}, {}, dict.fromkeys(node.name for node in nodes), {}
     for turn in as_completed(turns):
         node = turns[turn]
         del left[node.name]
@@ -146,11 +146,12 @@ def _arrivals(pool, nodes, visits, network, seconds, here, say):
         except visit.NoVisit as failure:
             said[node.name] = findings.unreached(node, str(failure), failure.err, here)
         except OSError as failure:
-            said[node.name] = findings.error("ssh-missing", [node.name], f"{failure.filename or 'ssh'} cannot be "
-                                             f"started here: {failure.strerror}",
-                                             "sudo apt-get install -y openssh-client")
-    return ({node.name: facts[node.name] for node in nodes if node.name in facts},
-            [said[node.name] for node in nodes if node.name in said])
+            lacking[node.name] = f"{failure.filename or 'ssh'} cannot be started here: {failure.strerror}"
+    found = [said[node.name] for node in nodes if node.name in said]
+    if lacking:  # one thing to mend, for however many nodes
+        names = [node.name for node in nodes if node.name in lacking]
+        found.append(findings.error("ssh-missing", names, lacking[names[0]], "sudo apt-get install -y openssh-client"))
+    return {node.name: facts[node.name] for node in nodes if node.name in facts}, found
 
 
 def _asked(pool, nodes, visits, facts, ends, here):
@@ -171,10 +172,11 @@ def _asked(pool, nodes, visits, facts, ends, here):
 
 
 def _resolved(address):
+    """IP addresses that a name or an address means here."""
     try:
-        return socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)[0][4][0]
+        return [found[4][0] for found in socket.getaddrinfo(address, None, type=socket.SOCK_STREAM)]
     except OSError:
-        return None
+        return []
 
 
 def _progress(silent):

@@ -161,7 +161,7 @@ def _python(node, facts, here):
     if found and found["order"] != "little":
         yield error("byte-order", [node.name], f"{node.name} is {found['order']}-endian, and the other nodes are not: "
                     "take it out of the cluster", f"${{EDITOR:-nano}} {here.inventory}")
-    if found and _release(found["version"]) < OLDEST:
+    if found and outdated(found):
         yield error("python-old", [node.name], f"{node.name} has Python {found['version']}, and brmpi needs 3.11 or "
                     "newer: Debian 12 has it",
                     there(node, f"cd {shlex.quote(str(here.project))} && make install PYTHON=python3.11"))
@@ -170,7 +170,7 @@ def _python(node, facts, here):
 def _package(node, facts, here):
     found, mine = facts.get("brmpi"), here.package
     python = facts.get("python")
-    if python and _release(python["version"]) < OLDEST:
+    if python and outdated(python):
         return  # nothing would install there
     if found is None:
         yield error("brmpi-missing", [node.name], f"{node.name} has no brmpi"
@@ -198,8 +198,8 @@ def _mpi(node, facts, here):
         daemon = here.launcher.daemon
         yield error("daemon-not-found", [node.name], f"{node.name} does not find {daemon}, by which mpirun starts "
                     f"ranks there, on the PATH that ssh gives ({found.get('path')})",
-                    there(node, f"sudo ln -s $(find / -xdev -name {daemon} ! -type d -perm -1 2>/dev/null | head -1) "
-                                "/usr/local/bin/"))
+                    there(node, f"sudo ln -s $(find /usr /opt / -xdev -name {daemon} ! -type d -perm -1 -print -quit "
+                                "2>/dev/null) /usr/local/bin/"))
 
 
 def _clock(node, facts, here):
@@ -254,8 +254,14 @@ def release(library):
     return f"{library['name']} {'.'.join(library['version'].split('.')[:2])}"
 
 
-def _release(version):
-    return tuple(int(part) for part in re.findall(r"\d+", version)[:2])
+def outdated(python):
+    """Whether a Python is too old for brmpi.
+
+    Parameters
+    ----------
+    python : dict, as from ``checkup.python``
+    """
+    return tuple(int(part) for part in re.findall(r"\d+", python["version"])[:2]) < OLDEST
 
 
 def _span(milliseconds):

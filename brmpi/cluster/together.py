@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from brmpi.cluster.findings import error, release, there, warning
+from brmpi.cluster.findings import error, outdated, release, there, warning
 
 # interfaces of containers, virtual machines and tunnels: (how they are called, what they are)
 STRAYS = ((r"docker|br-[0-9a-f]|cni|flannel|cali|podman|veth", "containers"),
@@ -44,7 +44,9 @@ def _namesakes(nodes, facts, network, here):
 
 
 def _pythons(nodes, facts, network, here):
-    kinds = {node.name: _abi(facts[node.name]) for node in nodes if facts[node.name].get("python")}
+    # a Python that is too old is an error of its own
+    kinds = {node.name: _abi(facts[node.name]) for node in nodes
+             if (python := facts[node.name].get("python")) and not outdated(python)}
     if len(set(kinds.values())) > 1:
         usual = Counter(kinds.values()).most_common(1)[0][0]
         other = [node for node in nodes if kinds.get(node.name, usual) != usual]
@@ -73,6 +75,7 @@ def _architectures(nodes, facts, network, here):
         yield warning("mixed-architectures", kinds[less], f"x86 ({', '.join(kinds['x86'])}) and ARM "
                       f"({', '.join(kinds['ARM'])}) differ in long double, which no job may send, and in last digits; "
                       f"{then} one kind of node alone", f"mpirun -hostfile {more} python -m brmpi.sims.nbody")
+
 
 def _family(architecture):
     if re.match(r"x86_64|amd64|i\d86", architecture or ""):
@@ -113,22 +116,66 @@ def networks(nodes, facts):
     -------
     list of str, CIDR
     """
-    each, ends = [], Counter()
+    each, met = [], Counter()
     for node in nodes:
-        mine = {}
-        for one in facts[node.name].get("addresses") or ():
-            if one["prefix"] is not None and _stray(one["interface"]) is None:
-                mine[str(ipaddress.ip_interface(f"{one['address']}/{one['prefix']}").network)] = one["address"]
+        mine = _places(node.name, facts)
         each.append(set(mine))
-        ends.update(place for place, address in mine.items() if address == node.address)
+        met.update(place for place, address in mine.items() if address == node.address)
     shared = set.intersection(*each) if each else set()
-    return sorted(shared, key=lambda place: (-ends[place], ":" in place, place))
+    return sorted(shared, key=lambda place: (-met[place], ":" in place, place))
+
+
+def ends(nodes, facts, network, resolved):
+    """Where each node's ports are tried by the others.
+
+    Without ``cluster.network`` that is the address by which it says that it is in a network of all: here its name may
+    mean something that is of no use there, such as Debian's 127.0.1.1 for a machine's own name.
+
+    Parameters
+    ----------
+    nodes : sequence of inventory.Node, that were visited
+    facts : dict, node name: facts
+    network : str or None, cluster.network
+    resolved : function of str, IP addresses that a node's address in the inventory means here
+
+    Returns
+    -------
+    dict, node name: its IP address for jobs, None where none is known by which another computer could reach it
+    """
+    shared = None if network else next(iter(networks(nodes, facts)), None)
+    found = {}
+    for node in nodes:
+        at = _places(node.name, facts)[shared] if shared else facts[node.name]["at"]
+        found[node.name] = at or min(filter(_far, resolved(node.address)), key=lambda one: ":" in one, default=None)
+    return found
+
+
+def _far(address):
+    """Whether an address means the same on another computer."""
+    address = ipaddress.ip_address(address)
+    return not (address.is_loopback or address.is_link_local or address.is_unspecified)
+
+
+def _places(name, facts):
+    """A node's own networks, and its address in each: no strays."""
+    taken, mine = _taken(facts), {}
+    for one in facts[name].get("addresses") or ():
+        if one["prefix"] is not None and _stray(one["interface"]) is None and taken[one["address"]] == 1:
+            place = ipaddress.ip_interface(f"{one['address']}/{one['prefix']}").network
+            mine.setdefault(str(place), one["address"])
+    return mine
+
+
+def _taken(facts):
+    """How many nodes have each address."""
+    return Counter(address for known in facts.values()
+                   for address in {one["address"] for one in known.get("addresses") or ()})
 
 
 def _strays(name, facts, network):
     """(interface, address, what it is) of a node's addresses that MPI had better not use."""
     inside = ipaddress.ip_network(network) if network else ()
-    taken = Counter(one["address"] for known in facts.values() for one in known.get("addresses") or ())
+    taken = _taken(facts)
     found = []
     for one in facts[name].get("addresses") or ():
         what = _stray(one["interface"])
