@@ -1,5 +1,9 @@
 """The gravity kernel: against the formula, between backends, and the same bits however the work is cut."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -57,6 +61,14 @@ def test_against_the_formula(n, eps, choice):
     assert off.max() < (1e-14 if choice[0] == "float64" else 5e-7)
     if choice[0] == "mixed" and n > 500:
         assert 1e-9 < np.sqrt((off**2).mean()) < 5e-8
+
+
+def test_against_the_formula_where_vectors_are_short(tmp_path):
+    """Sums are longer chains of float32 there: as on a Raspberry Pi, whatever this processor is."""
+    env = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": "", "NUMBA_CACHE_DIR": str(tmp_path)}
+    words = ["-m", "pytest", __file__, "-k", "test_against_the_formula and choice2 and not short"]
+    done = subprocess.run([sys.executable, *words], env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "10 passed" in done.stdout, done.stdout
 
 
 @pytest.mark.parametrize("name", ["numba", "numpy"])

@@ -47,8 +47,8 @@ def scale(pos, mass):
 def accelerations(targets, sources, eps, out, precision="float64", backend="numba", scale=(1.0, 1.0)):
     """Add the acceleration that sources give to targets.
 
-    ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and the sum within
-    a tile in float32, and adds tiles up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
+    ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and sums of 256
+    pairs in float32, and adds those up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
     magnitudes, which cancel in part; the root mean square over a cluster's bodies is below 5e-8 of that sum. Pairs
     nearer than 3e-13 of the scale's length take the inverse root of that distance: float32 holds no greater force.
 

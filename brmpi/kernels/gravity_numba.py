@@ -5,6 +5,8 @@ from numba import njit
 
 from brmpi.kernels.gravity import NEAREST, TILE
 
+PART = 256  # sources summed in float32: where vectors are short, longer sums would lose digits
+
 # Sums may be taken in vector lanes; NaN and infinity keep their meaning, so that a pair at distance 0 can be left out.
 SUMS = {"reassoc", "contract", "arcp", "afn", "nsz"}
 LOOP = {"nogil": True, "error_model": "numpy", "fastmath": SUMS}
@@ -96,7 +98,7 @@ def difference(high, high_i, low, low_i):
 
 @compiled
 def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
-    """Add accelerations: pairs in float32, tiles in float64.
+    """Add accelerations: pairs and parts of a tile in float32, the rest in float64.
 
     Parameters
     ----------
@@ -115,16 +117,21 @@ def mixed(high, low, source_high, source_low, masses, eps2, unit, out):
         mass = masses[first:end]
         for i in range(high.shape[1]):
             xi, yi, zi, xli, yli, zli = high[0, i], high[1, i], high[2, i], low[0, i], low[1, i], low[2, i]
-            ax = ay = az = zero
-            for j in range(TILE):
-                dx = difference(x[j], xi, xl[j], xli)
-                dy = difference(y[j], yi, yl[j], yli)
-                dz = difference(z[j], zi, zl[j], zli)
-                w = one / np.sqrt(max(dx * dx + dy * dy + dz * dz + eps2, NEAREST))
-                w = mass[j] * w * w * w
-                ax += w * dx
-                ay += w * dy
-                az += w * dz
-            out[0, i] += unit * ax
-            out[1, i] += unit * ay
-            out[2, i] += unit * az
+            sx = sy = sz = 0.0
+            for part in range(0, TILE, PART):
+                ax = ay = az = zero
+                for j in range(part, part + PART):
+                    dx = difference(x[j], xi, xl[j], xli)
+                    dy = difference(y[j], yi, yl[j], yli)
+                    dz = difference(z[j], zi, zl[j], zli)
+                    w = one / np.sqrt(max(dx * dx + dy * dy + dz * dz + eps2, NEAREST))
+                    w = mass[j] * w * w * w
+                    ax += w * dx
+                    ay += w * dy
+                    az += w * dz
+                sx += ax
+                sy += ay
+                sz += az
+            out[0, i] += unit * sx
+            out[1, i] += unit * sy
+            out[2, i] += unit * sz
