@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-CASE = ("n=1280", "steps=800", "checkpoint=0.5", "sample=50", "softening=0.05", "shares=equal")
+CASE = ("n=1280", "steps=500", "checkpoint=0.5", "sample=50", "softening=0.05", "shares=equal")
 VICTIM, START = "alice", "shellfish"  # where it breaks, and where the job is started
 RANK, DAEMON = (b"brmpi.sims.nbody",), (b"orted", b"prted")
 LIMIT = 150.0  # seconds after which a job counts as hanging
