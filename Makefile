@@ -66,7 +66,6 @@ soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
 bench: bench-gravity bench-lab  ## every benchmark
-	@python -m brmpi.bench
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity

@@ -52,7 +52,7 @@ def machine():
 
 
 def publish(name, rows, **further):
-    """Print a benchmark's table and write its JSON.
+    """Print a benchmark's table, write its JSON, and all benchmarks' tables into ``bench/README.md``.
 
     Parameters
     ----------
@@ -66,6 +66,7 @@ def publish(name, rows, **further):
     table.show({heading: "left" if heading in ("what", "unit", "against") else "right" for heading in HEADINGS}, cells)
     RESULTS.mkdir(parents=True, exist_ok=True)
     atomic.write(RESULTS / f"{name}.json", json.dumps(found, indent=1) + "\n")
+    atomic.write(RESULTS.parent / "README.md", render())
 
 
 HEADINGS = ("what", "size", "ranks", "value", "unit", "against", "reference", "ratio", "spread")
@@ -99,7 +100,7 @@ def render():
     -------
     str
     """
-    parts = ["# Benchmarks\n\nThe last full run of `make bench`. *Ratio* is value over reference, more is better; "
+    parts = ["# Benchmarks\n\nThe last runs. *Ratio* is value over reference, more is better; "
              "*spread* is the distance between the quartiles of the ratios, as a share of their median. Machines are "
              "noisy: compare ratios, not values.\n"]
     for file in sorted(RESULTS.glob("*.json")):

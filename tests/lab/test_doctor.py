@@ -68,17 +68,6 @@ def script(name, line):
 
 
 @pytest.fixture
-def quick(lab):
-    """The lab without limits on processors, so that programs start quickly."""
-    before = lab.limits()
-    for node in before:
-        lab.cpu(node, None)
-    yield lab
-    for node, held in before.items():
-        lab.cpu(node, held["cpu"])
-
-
-@pytest.fixture
 def broken(quick):
     """``broken(node, script, mending)``: run a script on a host, and another after the test."""
     with contextlib.ExitStack() as after:
