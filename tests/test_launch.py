@@ -73,6 +73,21 @@ def test_hostfile_that_cannot_be_read(tmp_path):
         launch.hostfile_lines(tmp_path / "x")
 
 
+def test_a_killed_launcher_leaves_nothing(tmp_path):
+    process = subprocess.Popen([sys.executable, "-m", "brmpi", "run", "-n", "2", "--", "sh", "-c",
+                                "echo $$ >>pids; exec sleep 50"], cwd=tmp_path, env=environment())
+    end = time.monotonic() + 30
+    while not (tmp_path / "pids").exists() or len((tmp_path / "pids").read_text().split()) < 2:
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    ranks = [Path("/proc", rank) for rank in (tmp_path / "pids").read_text().split()]
+    while any(rank.exists() and "Z" not in (rank / "stat").read_text().split()[2] for rank in ranks):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def test_what_is_started(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.py").touch()

@@ -64,15 +64,17 @@ def run(mpi, job, command, launch, timeout=None, gentle=True):
         if value is not None:
             env[name] = value
     outcome = Outcome(0, Screen(mpi.tag if job.tagged else None))
-    asked, process = [], None
+    asked = []
     before = {number: signal.signal(number, lambda number, frame: asked.append(number)) for number in SIGNALS
               if signal.getsignal(number) != signal.SIG_IGN}  # as under nohup
     try:
         process = _started(command, env, outcome.screen)
-        _wait(process, outcome, asked, timeout, gentle, _Logins(process.pid) if mpi.waits else None)
+        with _guarded(process):
+            try:
+                _wait(process, outcome, asked, timeout, gentle, _Logins(process.pid) if mpi.waits else None)
+            finally:
+                _end(process)
     finally:
-        if process is not None:
-            _end(process)
         for number, handler in before.items():
             signal.signal(number, handler)
     outcome.screen.close()
@@ -88,6 +90,18 @@ def _started(command, env, screen):
     finally:
         os.close(out)
         os.close(err)
+
+
+@contextlib.contextmanager
+def _guarded(process):
+    """See to it that mpirun is told to end if this process is killed: what holds the other end of a pipe notices."""
+    # not the kernel's signal to orphans: it comes once for each thread, and a second SIGTERM makes mpirun leave ranks
+    guard = subprocess.Popen(["sh", "-c", 'read well || kill -TERM "$0"', str(process.pid)], stdin=subprocess.PIPE,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        yield
+    finally:
+        guard.communicate(b"\n")
 
 
 def _wait(process, outcome, asked, timeout, gentle, logins):

@@ -175,9 +175,13 @@ def version(number):
 
 def full(path, limit):
     """What leaves less space in a folder than a limit [MiB], as a run of 8 MiB is there, and what undoes it."""
-    return (f"mkdir -p /mnt/full; mount -t tmpfs -o size={limit + 4}m,mode=700 full /mnt/full; "
+    kept = [place for place in dict.fromkeys((str(ROOT), sys.prefix, sys.base_prefix)) if place.startswith(f"{path}/")]
+    keep = "".join(f"mkdir -p {place}; mount --rbind /mnt/kept{place.removeprefix(path)} {place}; " for place in kept)
+    return (f"mkdir -p /mnt/full /mnt/kept; mount --rbind {path} /mnt/kept; "
+            f"mount -t tmpfs -o size={limit + 4}m,mode=700 full /mnt/full; "
             f"if [ -d {path}/.ssh ]; then cp -a {path}/.ssh /mnt/full; fi; mkdir /mnt/full/old; "
-            f"head -c 8M /dev/zero >/mnt/full/old/run; mount --bind /mnt/full {path}", f"umount {path} /mnt/full")
+            f"head -c 8M /dev/zero >/mnt/full/old/run; mount --bind /mnt/full {path}; {keep}",
+            f"umount -l {path} /mnt/full /mnt/kept")
 
 
 def checkout(change):

@@ -194,7 +194,7 @@ def test_crash_and_boot(lab):
     with pytest.raises(BadInput, match="alice is off"):
         lab.run("alice", ["true"])
     lab.boot("alice")
-    told = lab.run("alice", ["sh", "-c", "cat /root/disk; ls /tmp"])
+    told = lab.run("alice", ["sh", "-c", "cat /root/disk; ls /tmp/memory"])
     assert told.stdout == "kept\n", "a disk outlives a power cut, memory does not"
     assert lab.run("octavia", ["ssh", "-o", "BatchMode=yes", "alice", "hostname"]).stdout == "alice\n", "same key"
 
