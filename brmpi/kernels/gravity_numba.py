@@ -3,27 +3,10 @@
 import numpy as np
 from numba import njit
 
+from brmpi.kernels.compiled import compiled
 from brmpi.kernels.gravity import NEAREST, TILE
 
 PART = 256  # sources summed in float32: where vectors are short, longer sums would lose digits
-
-# Sums may be taken in vector lanes; NaN and infinity keep their meaning, so that a pair at distance 0 can be left out.
-SUMS = {"reassoc", "contract", "arcp", "afn", "nsz"}
-LOOP = {"nogil": True, "error_model": "numpy", "fastmath": SUMS}
-
-
-def compiled(loop):
-    """Compile at the first call, kept on disk wherever a folder for that can be written.
-
-    Parameters
-    ----------
-    loop : function
-    """
-    try:
-        return njit(cache=True, **LOOP)(loop)
-    except RuntimeError:  # neither this folder nor the home folder
-        return njit(**LOOP)(loop)
-
 
 @compiled
 def float64(targets, sources, eps2, out):
