@@ -17,7 +17,8 @@ from brmpi.cluster.screen import Screen
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR2)
 GRACE = 30.0  # seconds in which a job that was asked to stop may finish its step and save
-PATIENCE = 5.0  # seconds after which what mpirun says without ending is no last word
+PATIENCE = 5.0  # seconds in which mpirun ends when all its logins have
+WORDS = 15.0  # seconds after which what mpirun says without ending is no last word: it may take 12 to give a node up
 TIMED_OUT, LOST = 124, 255  # as timeout(1) has it, and ssh
 HELPERS = ("ssh", "hydra_pmi_proxy"[:15])  # of mpirun, which are no ranks; the kernel cuts their names
 
@@ -123,7 +124,7 @@ def _wait(process, outcome, asked, timeout, gentle, logins):
         if logins and logins.lost():
             outcome.lost = True
             return
-        outcome.screen.tell(PATIENCE)
+        outcome.screen.tell(WORDS)
         outcome.screen.resize()
         time.sleep(0.05)
 
