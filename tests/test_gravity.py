@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from brmpi.errors import BadInput
-from brmpi.kernels import backend, gravity
+from brmpi.kernels import backend, gravity, opencl
 
-CHOICES = [("float64", "numba"), ("float64", "numpy"), ("mixed", "numba"), ("mixed", "numpy")]
+try:
+    LACKING = "" if opencl.devices() else "no device"
+except opencl.Unavailable as error:
+    LACKING = str(error)
+ON_DEVICE = pytest.mark.skipif(bool(LACKING), reason=LACKING)
+CHOICES = [("float64", "numba"), ("float64", "numpy"), ("mixed", "numba"), ("mixed", "numpy"),
+           *(pytest.param((precision, "opencl"), marks=ON_DEVICE) for precision in ("float64", "mixed"))]
+BACKENDS = ["numba", "numpy", pytest.param("opencl", marks=ON_DEVICE)]
 
 
 def bodies(n, seed=1, scale=1.0, mass=1.0):
@@ -77,7 +84,7 @@ def test_against_the_formula_where_vectors_are_short(tmp_path):
     assert done.returncode == 0 and "10 passed" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("name", ["numba", "numpy"])
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize("eps", [0.0, 0.05])
 def test_potentials_leave_a_body_itself_out(eps, name):
     pos, mass = bodies(700)
@@ -128,7 +135,7 @@ def test_mixed_in_any_units(scale, mass):
     assert error(found, exact).max() < 2e-6
 
 
-@pytest.mark.parametrize("name", ["numba", "numpy"])
+@pytest.mark.parametrize("name", BACKENDS)
 def test_mixed_stays_finite_and_the_same_however_near_a_pair_is(name):
     pos = np.array([[1.0, 1.0 + 1e-9, 1e6], [0, 0, 0], [0, 0, 0]])
     pos = np.concatenate([pos, np.full((3, 600), 2e5)], axis=1)  # a second tile

@@ -60,7 +60,7 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
     eps : float >= 0, softening [length]
     out : (3, n) float64, C-contiguous, is added to [length / time**2]
     precision : "float64" or "mixed"
-    backend : "numba" or "numpy"
+    backend : "numba", "numpy" or "opencl"
     scale : from ``scale``, for mixed precision; the same in all calls whose results are to agree bit for bit
 
     Raises
@@ -73,7 +73,7 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
     if targets.shape[1] == 0 or sources.shape[1] == 0:
         return
     if precision == "float64":
-        loop = _compiled().float64 if backend == "numba" else _float64
+        loop = _float64 if backend == "numpy" else _compiled(backend).float64
         loop(targets, sources, eps * eps, out)
     else:
         _mixed(targets, sources, eps, out, backend, *scale)
@@ -86,14 +86,16 @@ def potentials(targets, sources, eps, out, backend="numba"):
     ----------
     targets, sources, eps : as in ``accelerations``
     out : (n,) float64, is added to [length**2 / time**2]
-    backend : "numba" or "numpy"
+    backend : "numba", "numpy" or "opencl"
 
     Raises
     ------
     ValueError : m is not a multiple of TILE
     """
     _check(sources)
-    loop = _compiled().potential if backend == "numba" else _potential
+    if targets.shape[1] == 0 or sources.shape[1] == 0:
+        return
+    loop = _potential if backend == "numpy" else _compiled(backend).potential
     loop(targets, sources, eps * eps, out)
 
 
@@ -102,7 +104,11 @@ def _check(sources):
         raise ValueError(f"sources has {sources.shape[1]} columns: must be a multiple of {TILE}")
 
 
-def _compiled():
+def _compiled(backend):
+    if backend == "opencl":
+        from brmpi.kernels import gravity_opencl
+
+        return gravity_opencl
     from brmpi.kernels import gravity_numba
 
     return gravity_numba
@@ -135,7 +141,7 @@ def _potential(targets, sources, eps2, out):
 def _mixed(targets, sources, eps, out, backend, length, mass):
     near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
     masses = (sources[3] / mass).astype(np.float32)
-    loop = _compiled().mixed if backend == "numba" else _mixed_numpy
+    loop = _mixed_numpy if backend == "numpy" else _compiled(backend).mixed
     loop(*near[0], *near[1], masses, np.float32((eps / length) ** 2), mass / length**2, out)
 
 
