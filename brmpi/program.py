@@ -64,7 +64,11 @@ def run(kind, comm, argv=None):
     options = _options(kind, argv)
     case, name, before = mpi.on_root(comm, _plan, kind, options)
     lacking = comm.allgather(None if kernels.has_numba() else socket.gethostname())
-    backend = kernels.backend(options.backend, sorted({host for host in lacking if host}))
+    without = []
+    if options.backend == "opencl":
+        reasons = comm.allgather((socket.gethostname(), kernels.without_opencl()))
+        without = sorted({f"{host}: {reason}" for host, reason in reasons if reason})
+    backend = kernels.backend(options.backend, sorted({host for host in lacking if host}), without)
     timers, held = mpi.Timers(), []
     with _Stop() as stop:
         with timers("start"):

@@ -167,3 +167,6 @@ def test_wrong_arguments():
     assert backend("auto", ["aria"]) == "numpy"  # the same for all, or the bits would depend on the host
     with pytest.raises(BadInput, match="aria, alice"):
         backend("numba", ["aria", "alice"])
+    with pytest.raises(BadInput, match="not on aria: there is none"):
+        backend("opencl", [], ["aria: there is none"])
+    assert backend("opencl") == "opencl"

@@ -1,10 +1,10 @@
-"""The hot loops, on plain arrays: each has a NumPy reference, which defines it, and a Numba version. No MPI here."""
+"""The hot loops, on plain arrays: a NumPy reference that defines each, a Numba version, an OpenCL one. No MPI here."""
 
 import importlib.util
 
 from brmpi.errors import BadInput
 
-BACKENDS = ("auto", "numba", "numpy")
+BACKENDS = ("auto", "numba", "numpy", "opencl")
 
 
 def has_numba():
@@ -17,26 +17,45 @@ def has_numba():
     return importlib.util.find_spec("numba") is not None
 
 
-def backend(wanted, lacking=()):
+def without_opencl():
+    """Why OpenCL cannot be taken here.
+
+    Returns
+    -------
+    str, empty where it can
+    """
+    from brmpi.kernels import opencl
+
+    try:
+        opencl.need_float64(opencl.device())
+    except opencl.Unavailable as reason:
+        return str(reason)
+    return ""
+
+
+def backend(wanted, lacking=(), without=()):
     """The backend that a wish comes down to, the same for all who compute together.
 
     Parameters
     ----------
     wanted : one of ``BACKENDS``; auto takes Numba where everybody has it, else NumPy
     lacking : sequence of str, hosts without Numba
+    without : sequence of str, hosts without OpenCL, each with a colon and the reason
 
     Returns
     -------
-    "numba" or "numpy"
+    "numba", "numpy" or "opencl"
 
     Raises
     ------
-    BadInput : an unknown backend, or Numba is wanted and not installed
+    BadInput : an unknown backend, or one is wanted that somebody does not have
     """
     if wanted not in BACKENDS:
         raise BadInput(f"backend = {wanted!r}: known are {', '.join(BACKENDS)}")
     if wanted == "numba" and lacking:
         raise BadInput(f"backend = 'numba': Numba is not installed on {', '.join(lacking)} (pip install numba)")
+    if wanted == "opencl" and without:
+        raise BadInput(f"backend = 'opencl': not on {'; '.join(without)}")
     if wanted == "auto":
         return "numpy" if lacking else "numba"
     return wanted

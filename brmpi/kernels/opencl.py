@@ -171,6 +171,9 @@ def devices():
     ------
     Unavailable : there are none, or no pyopencl
     """
+    # as many threads as OpenMP would have here: a rank's cores are not all of the computer's
+    threads = os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)))
+    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", threads)
     try:
         import pyopencl as cl
     except ImportError:

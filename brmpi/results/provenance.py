@@ -1,6 +1,5 @@
 """Where a run came from: versions, commit, command, hosts."""
 
-import importlib
 import json
 import os
 import platform
@@ -8,6 +7,7 @@ import shlex
 import socket
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import brmpi
@@ -23,7 +23,7 @@ def versions():
     found = {"brmpi": brmpi.__version__, "python": platform.python_version()}
     for name in ("numpy", "scipy", "h5py", "mpi4py", "numba", "petsc4py", "pyopencl"):
         if name in sys.modules:
-            found[name] = importlib.import_module(name).__version__
+            found[name] = getattr(sys.modules[name], "__version__", None) or metadata.version(name)
     if "h5py" in sys.modules:
         found["hdf5"] = sys.modules["h5py"].version.hdf5_version
     if "mpi4py.MPI" in sys.modules:

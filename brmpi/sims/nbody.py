@@ -219,7 +219,7 @@ class Gravity:
     mass : (N,) float64, G * mass of all bodies
     case : Case
     timers : mpi.Timers
-    backend : "numba" or "numpy"
+    backend : "numba", "numpy" or "opencl"
     """
 
     PIECES = 8  # at most: each costs a collective call
@@ -319,7 +319,7 @@ class NBody:
     case : Case
     comm : communicator
     timers : mpi.Timers
-    backend : "numba" or "numpy"
+    backend : "numba", "numpy" or "opencl"
     """
 
     name = "nbody"
