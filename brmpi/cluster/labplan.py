@@ -4,6 +4,7 @@ import contextlib
 import ipaddress
 import json
 import math
+import os
 import pwd
 import shutil
 import subprocess
@@ -106,7 +107,18 @@ def limits(known):
     Returns
     -------
     dict, node: {"cpu" [% of a core], "memory" [GB], "link" [Mbit/s], "cpuset"}, None where there is no limit
+
+    Raises
+    ------
+    BadInput : a cpuset names a core that is not to be had here
     """
+    mine = os.sched_getaffinity(0)
+    for name, held in known.lab.items():
+        ranges = [part.partition("-") for part in held.get("cpuset", "").split(",") if part]
+        wanted = {core for first, _, last in ranges for core in range(int(first), int(last or first) + 1)}
+        if not wanted <= mine:
+            raise BadInput(f"{known.file}: lab.{name}.cpuset = \"{held['cpuset']}\": must be of this machine's cores, "
+                           + ", ".join(map(str, sorted(mine))))
     least = {"cpu": None, "memory": None, "link": LINK, "cpuset": None}
     return {node.name: {**least, "memory": node.memory, **known.lab.get(node.name, {})} for node in known.nodes}
 

@@ -337,6 +337,13 @@ def test_lab_tables_are_checked(tmp_path, table, said):
         inventory.load(tmp_path, file)
 
 
+def test_a_core_that_is_not_there(tmp_path):
+    file = tmp_path / "wrong.toml"
+    file.write_text('[nodes.left]\n[lab.left]\ncpuset = "0,4000-4001"\n')
+    with pytest.raises(BadInput, match=r"lab.left.cpuset = .0,4000-4001.: must be of this machine's cores, 0"):
+        labplan.limits(inventory.load(tmp_path, file))
+
+
 def test_needs_root(two):
     done = subprocess.run([sys.executable, "-c", "import os, sys; os.geteuid = lambda: 1000; from brmpi import cli; "
                            f"sys.exit(cli.main(['lab', 'up', {str(two)!r}]))"], capture_output=True, text=True)
