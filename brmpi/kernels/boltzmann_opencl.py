@@ -1,0 +1,39 @@
+"""The host's side of ``kernels/boltzmann.cl``. Imported when it is first used."""
+
+import numpy as np
+
+from brmpi.kernels import opencl
+
+GROUP = 64  # work items along the contiguous axis; the arguments of ``step`` say otherwise where it was tuned
+
+
+def step(f, out, k, solid, table, inner, group=GROUP):
+    """Stream and collide once; arguments as ``boltzmann.step`` has checked them, none of them empty.
+
+    Parameters
+    ----------
+    f, out : (q, r, s) or (q, r, s, t) float64 or float32
+    k : (21,) or (33,) same dtype, ``_Constants`` one after the other
+    solid : (r, s) or (r, s, t) uint8, or None
+    table : (q, 256) same dtype
+    inner : range, of rows
+    group : int, work items in a group
+
+    Raises
+    ------
+    brmpi.kernels.opencl.Unavailable
+    """
+    device = opencl.device()
+    wide = f.dtype == np.float64
+    if wide:
+        opencl.need_float64(device)
+    program = device.program("boltzmann", REAL="double" if wide else "float", FLOAT64=int(wide), Q=len(f),
+                             WALLS=int(solid is not None), GROUP=group)
+    depth, width, height = f.shape[1], f.shape[-1], f.shape[2] if f.ndim == 4 else 1
+    source, target = device.bring(f), device.bring(out, write=True)
+    walls = None if solid is None else device.bring(solid)
+    sizes = (np.int64(n) for n in (depth, height, width, inner.start))
+    cells = (width - 2, max(height - 2, 1), len(inner))
+    device.run(program.boltzmann, cells, (group, 1, 1), source, target, device.bring(k), walls, device.bring(table),
+               *sizes)
+    device.take(target, out)
