@@ -259,18 +259,17 @@ def _with_cells(pos, own, sequence, reach, low, high, periodic, period):
     mine = np.ascontiguousarray(pos[:, :own])
     grid = _cells(mine, low, high, reach, periodic, "numba")
     home = _home(pos, low, grid.width, grid.shape, periodic)
-    around, turns = _around(grid.shape, periodic), _turns(period)
+    around = _around(grid.shape, periodic)
     packed = np.ascontiguousarray(mine[:, grid.order])  # cell by cell, so that loops over a cell are contiguous
-    counts = np.zeros(own, np.int64)
     loops = _compiled()
-    lot = pos, sequence, home, around, grid.shape, grid.starts, grid.order, packed, turns, reach**2
-    loops.count(*lot, counts)
-    counts -= 1  # itself
+    found, ends = loops.meet(pos, sequence, home, around, grid.shape, grid.starts, grid.order, packed, _turns(period),
+                             reach**2)
+    counts = np.bincount(found, minlength=own)
     starts = np.zeros(own + 1, np.int64)
     starts[1 + grid.order.astype(np.int64)] = counts + -counts % PAD
     starts = np.cumsum(starts)
     index = np.empty(starts[-1], np.uint32)
-    loops.enter(*lot, starts, index)
+    loops.enter(found, ends, sequence, grid.order, starts, index)
     return starts, index
 
 

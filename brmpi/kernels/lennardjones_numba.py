@@ -57,8 +57,8 @@ def distance2(x, y, z, turns):
 
 
 @exactly
-def count(pos, sequence, home, around, shape, starts, order, packed, turns, reach2, counts):
-    """Count all atoms within reach of each own atom, itself among them.
+def meet(pos, sequence, home, around, shape, starts, order, packed, turns, reach2):
+    """Find the own atoms within reach of each atom.
 
     Parameters
     ----------
@@ -71,10 +71,16 @@ def count(pos, sequence, home, around, shape, starts, order, packed, turns, reac
     packed : (3, own) float64, positions of own atoms cell by cell
     turns : six float or None
     reach2 : float
-    counts : (own,) int64, cell by cell, is added to
+
+    Returns
+    -------
+    found : uint32, places in ``order`` of own atoms within reach, for one atom after the other in ``sequence``
+    ends : (n,) int64, where those of each atom end
     """
     x, y, z = packed[0], packed[1], packed[2]
-    for j in sequence:
+    found, ends, end = np.empty(64 * order.size, np.uint32), np.empty(sequence.size, np.int64), 0
+    for place in range(sequence.size):
+        j = sequence[place]
         xj, yj, zj = pos[0, j], pos[1, j], pos[2, j]
         for cx in around[0, home[0, j]]:
             for cy in around[1, home[1, j]]:
@@ -82,39 +88,36 @@ def count(pos, sequence, home, around, shape, starts, order, packed, turns, reac
                     if cx < 0 or cy < 0 or cz < 0:
                         continue
                     cell = (cx * shape[1] + cy) * shape[2] + cz
-                    for k in range(starts[cell], starts[cell + 1]):
-                        counts[k] += distance2(x[k] - xj, y[k] - yj, z[k] - zj, turns) < reach2
+                    most = end + starts[cell + 1] - starts[cell]
+                    if most > found.size:
+                        found = np.concatenate((found, np.empty(most, np.uint32)))
+                    for k in range(starts[cell], starts[cell + 1]):  # without branches
+                        found[end] = k
+                        end += (distance2(x[k] - xj, y[k] - yj, z[k] - zj, turns) < reach2) & (order[k] != j)
+        ends[place] = end
+    return found[:end], ends
 
 
 @exactly
-def enter(pos, sequence, home, around, shape, starts, order, packed, turns, reach2, rows, index):
+def enter(found, ends, sequence, order, rows, index):
     """Enter each atom in the lists of own atoms within reach, and fill these up with the own atom itself.
 
     Parameters
     ----------
-    pos, sequence, home, around, shape, starts, order, packed, turns, reach2 : as in ``count``
+    found, ends : from ``meet``
+    sequence, order : as for ``meet``
     rows : (own + 1,) int64, where each own atom's list begins
     index : (rows[own],) uint32, is written
     """
-    x, y, z = packed[0], packed[1], packed[2]
-    free, inside = np.empty(order.size, np.int64), np.empty(np.diff(starts).max(), np.bool_)
+    free = np.empty(order.size, np.int64)
     for k in range(order.size):
         free[k] = rows[order[k]]
-    for j in sequence:
-        xj, yj, zj = pos[0, j], pos[1, j], pos[2, j]
-        for cx in around[0, home[0, j]]:
-            for cy in around[1, home[1, j]]:
-                for cz in around[2, home[2, j]]:
-                    if cx < 0 or cy < 0 or cz < 0:
-                        continue
-                    cell = (cx * shape[1] + cy) * shape[2] + cz
-                    start, end = starts[cell], starts[cell + 1]
-                    for k in range(start, end):  # apart from the branches, so that it runs in vectors
-                        inside[k - start] = distance2(x[k] - xj, y[k] - yj, z[k] - zj, turns) < reach2
-                    for k in range(start, end):
-                        if inside[k - start] and order[k] != j:
-                            index[free[k]] = j
-                            free[k] += 1
+    start = 0
+    for place in range(sequence.size):
+        for k in found[start : ends[place]]:
+            index[free[k]] = sequence[place]
+            free[k] += 1
+        start = ends[place]
     for k in range(order.size):
         index[free[k] : rows[order[k] + 1]] = order[k]
 
