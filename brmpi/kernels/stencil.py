@@ -202,7 +202,9 @@ def _inner(u, halo):
 
 def _block(u, halo):
     """Rows of a block in 3-D: what a stencil reads of u stays in ``CACHE``."""
-    return () if u.ndim == 2 else (max(4, CACHE // ((2 * halo + 1) * u.shape[2] * u.itemsize)),)
+    if u.ndim == 2:
+        return ()
+    return (min(u.shape[1], max(4, CACHE // ((2 * halo + 1) * u.shape[2] * u.itemsize))),)
 
 
 def _loop(name, backend, reference):

@@ -79,45 +79,51 @@ def heat9(u, out, c, weights, first, last):
 
 
 @exactly
-def across(low, high, k_low, k_high, c, harmonic, out):
-    """What flows through the faces between two rows of cells.
+def arithmetic(x, y, k_x, k_y, c):
+    """What flows through a face, by the arithmetic mean of its cells' conductivities.
+
+    Parameters
+    ----------
+    x, y, k_x, k_y : float, the cells'
+    c : float, half the step's
+
+    Returns
+    -------
+    float
+    """
+    return c * (k_x + k_y) * (y - x)
+
+
+@exactly
+def harmonic_across(low, high, k_low, k_high, c, out):
+    """What flows through the faces between two rows of cells, by the harmonic mean.
 
     Parameters
     ----------
     low, high, k_low, k_high : (m,) float
-    c : float, twice (harmonic) or half the step's
-    harmonic : bool
+    c : float, twice the step's
     out : (m,) float
     """
-    if harmonic:
-        one = out.dtype.type(1)
-        for j in range(out.size):
-            both = k_low[j] + k_high[j]
-            out[j] = c * (k_low[j] * (k_high[j] / (both if both != 0 else one))) * (high[j] - low[j])
-    else:
-        for j in range(out.size):
-            out[j] = c * (k_low[j] + k_high[j]) * (high[j] - low[j])
+    one = out.dtype.type(1)
+    for j in range(out.size):
+        both = k_low[j] + k_high[j]
+        out[j] = c * (k_low[j] * (k_high[j] / (both if both != 0 else one))) * (high[j] - low[j])
 
 
 @exactly
-def along(here, k, c, harmonic, out):
-    """What flows through the faces between the cells of a row.
+def harmonic_along(here, k, c, out):
+    """What flows through the faces between the cells of a row, by the harmonic mean.
 
     Parameters
     ----------
     here, k : (m,) float
-    c : float, twice (harmonic) or half the step's
-    harmonic : bool
+    c : float, twice the step's
     out : (m,) float, the last one is left
     """
-    if harmonic:
-        one = out.dtype.type(1)
-        for j in range(out.size - 1):
-            both = k[j] + k[j + 1]
-            out[j] = c * (k[j] * (k[j + 1] / (both if both != 0 else one))) * (here[j + 1] - here[j])
-    else:
-        for j in range(out.size - 1):
-            out[j] = c * (k[j] + k[j + 1]) * (here[j + 1] - here[j])
+    one = out.dtype.type(1)
+    for j in range(out.size - 1):
+        both = k[j] + k[j + 1]
+        out[j] = c * (k[j] * (k[j + 1] / (both if both != 0 else one))) * (here[j + 1] - here[j])
 
 
 @exactly
@@ -132,15 +138,55 @@ def conduct5(u, out, k, c, harmonic, first, last):
     first, last : int, rows of the interior
     """
     c0, c1 = c
-    low, high, beside = np.empty_like(u[0]), np.empty_like(u[0]), np.empty_like(u[0])
-    across(u[first], u[first + 1], k[first], k[first + 1], c0, harmonic, low)
+    if not harmonic:
+        for i in range(first + 1, last + 1):
+            low, here, high, k_low, kept, k_high, new = u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i]
+            for j in range(1, here.size - 1):
+                x, k_x = here[j], kept[j]
+                rise = arithmetic(x, high[j], k_x, k_high[j], c0) - arithmetic(low[j], x, k_low[j], k_x, c0)
+                beside = (arithmetic(x, here[j + 1], k_x, kept[j + 1], c1)
+                          - arithmetic(here[j - 1], x, kept[j - 1], k_x, c1))
+                new[j] = x + (rise + beside)
+        return
+    below, above, right = np.empty_like(u[0]), np.empty_like(u[0]), np.empty_like(u[0])
+    harmonic_across(u[first], u[first + 1], k[first], k[first + 1], c0, below)
     for i in range(first + 1, last + 1):
         here, new = u[i], out[i]
-        across(here, u[i + 1], k[i], k[i + 1], c0, harmonic, high)
-        along(here, k[i], c1, harmonic, beside)
+        harmonic_across(here, u[i + 1], k[i], k[i + 1], c0, above)
+        harmonic_along(here, k[i], c1, right)
         for j in range(1, here.size - 1):
-            new[j] = here[j] + ((high[j] - low[j]) + (beside[j] - beside[j - 1]))
-        low, high = high, low
+            new[j] = here[j] + ((above[j] - below[j]) + (right[j] - right[j - 1]))
+        below, above = above, below
+
+
+@exactly
+def arithmetic7(u, out, k, c0, c1, c2, first, last, block):
+    """As ``conduct7``, by the arithmetic mean.
+
+    Parameters
+    ----------
+    u, out, k : (l + 2, n + 2, m + 2) float
+    c0, c1, c2 : float, half the step's
+    first, last : int, planes of the interior
+    block : int, rows
+    """
+    end = u.shape[1] - 1
+    rise = np.empty_like(u[0, 0])
+    for begin in range(1, end, block):
+        for h in range(first + 1, last + 1):
+            for i in range(begin, min(begin + block, end)):
+                low, here, high = u[h - 1, i], u[h, i], u[h + 1, i]
+                k_low, kept, k_high = k[h - 1, i], k[h, i], k[h + 1, i]
+                for j in range(1, here.size - 1):
+                    x, k_x = here[j], kept[j]
+                    rise[j] = arithmetic(x, high[j], k_x, k_high[j], c0) - arithmetic(low[j], x, k_low[j], k_x, c0)
+                low, high, k_low, k_high, new = u[h, i - 1], u[h, i + 1], k[h, i - 1], k[h, i + 1], out[h, i]
+                for j in range(1, here.size - 1):
+                    x, k_x = here[j], kept[j]
+                    across = arithmetic(x, high[j], k_x, k_high[j], c1) - arithmetic(low[j], x, k_low[j], k_x, c1)
+                    along = (arithmetic(x, here[j + 1], k_x, kept[j + 1], c2)
+                             - arithmetic(here[j - 1], x, kept[j - 1], k_x, c2))
+                    new[j] = x + ((rise[j] + across) + along)
 
 
 @exactly
@@ -157,21 +203,24 @@ def conduct7(u, out, k, c, harmonic, first, last, block):
     """
     c0, c1, c2 = c
     end, m = u.shape[1] - 1, u.shape[2]
+    if not harmonic:
+        arithmetic7(u, out, k, c0, c1, c2, first, last, block)
+        return
     faces = np.empty((2, block, m), u.dtype)  # between two planes, below and above in turn
     low, high, beside = np.empty(m, u.dtype), np.empty(m, u.dtype), np.empty(m, u.dtype)
     for begin in range(1, end, block):
         stop = min(begin + block, end)
         for i in range(begin, stop):
             below = faces[first % 2, i - begin]
-            across(u[first, i], u[first + 1, i], k[first, i], k[first + 1, i], c0, harmonic, below)
+            harmonic_across(u[first, i], u[first + 1, i], k[first, i], k[first + 1, i], c0, below)
         for h in range(first + 1, last + 1):
-            across(u[h, begin - 1], u[h, begin], k[h, begin - 1], k[h, begin], c1, harmonic, low)
+            harmonic_across(u[h, begin - 1], u[h, begin], k[h, begin - 1], k[h, begin], c1, low)
             for i in range(begin, stop):
                 here, kept, new = u[h, i], k[h, i], out[h, i]
                 below, above = faces[(h - 1) % 2, i - begin], faces[h % 2, i - begin]
-                across(here, u[h + 1, i], kept, k[h + 1, i], c0, harmonic, above)
-                across(here, u[h, i + 1], kept, k[h, i + 1], c1, harmonic, high)
-                along(here, kept, c2, harmonic, beside)
+                harmonic_across(here, u[h + 1, i], kept, k[h + 1, i], c0, above)
+                harmonic_across(here, u[h, i + 1], kept, k[h, i + 1], c1, high)
+                harmonic_along(here, kept, c2, beside)
                 for j in range(1, m - 1):
                     new[j] = here[j] + (((above[j] - below[j]) + (high[j] - low[j])) + (beside[j] - beside[j - 1]))
                 low, high = high, low
