@@ -1,7 +1,8 @@
 /* Stream and collide once: one work item for each cell, the contiguous axis first, so that items of a group are the
  * lanes of a vector. In two dimensions the middle axis has one cell and no halo.
  *
- * Macros: REAL is float or double; Q is 9 or 19; WALLS is 1 where solid is looked at; GROUP is the width of a group. */
+ * Macros: REAL is float or double, and FLOAT64 1 for the latter; Q is 9 or 19; WALLS is 1 where solid is looked at;
+ * GROUP is the width of a group, and no row is shorter. */
 #if FLOAT64
 #pragma OPENCL EXTENSION cl_khr_fp64 : enable
 #endif
@@ -35,10 +36,11 @@ void boltzmann(__global const REAL *restrict f, __global REAL *restrict out, __c
                __global const uchar *restrict solid, __global const REAL *restrict table, const long depth,
                const long height, const long width, const long first)
 {
-    const long size = depth * height * width, x = get_global_id(0) + 1;
+    /* The last group steps back to end where the row does, and computes some cells a second time: a condition on x
+     * would halve the speed. */
+    const long size = depth * height * width;
+    const long x = min((long)get_group_id(0) * GROUP, width - 2 - GROUP) + (long)get_local_id(0) + 1;
     const REAL even = k[0], odd = k[1], half_even = k[2], half_odd = k[3], w0 = k[4], w1 = k[5], w2 = k[6];
-    if (x > width - 2)
-        return;
 #if Q == 9
     const long here = (get_global_id(2) + first + 1) * width + x;
 #define FIRST 13

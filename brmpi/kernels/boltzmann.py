@@ -27,16 +27,10 @@ BACKENDS = ("numpy", "numba", "opencl")
 
 
 class Lattice(NamedTuple):
-    """Velocities and weights of a lattice.
+    """Velocities and weights of a lattice."""
 
-    Parameters
-    ----------
-    c : (q, d) int64, velocities; the rest first, then pairs of opposites
-    w : (q,) float64, weights
-    """
-
-    c: np.ndarray
-    w: np.ndarray
+    c: np.ndarray  # (q, d) int64, velocities; the rest first, then pairs of opposites
+    w: np.ndarray  # (q,) float64
 
     @property
     def opposite(self):

@@ -42,13 +42,13 @@ def load(typing, array, index):
     array : array
     index : int >= 0, not checked
     """
-    def code(context, builder, signature, arguments):
+
+    def _code(context, builder, signature, arguments):
         value = builder.load(_address(context, builder, signature.args[0], *arguments))
         value.set_metadata("alias.scope", _scopes(builder.module, ["read"]))
-        value.set_metadata("noalias", _scopes(builder.module, range(STREAMS)))
         return value
 
-    return array.dtype(array, types.int64), code
+    return array.dtype(array, types.int64), _code
 
 
 @intrinsic(prefer_literal=True)
@@ -65,14 +65,14 @@ def store(typing, array, index, value, stream):
     """
     number = stream.literal_value
 
-    def code(context, builder, signature, arguments):
+    def _code(context, builder, signature, arguments):
         to = builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2]))
         others = ["read", *(other for other in range(STREAMS) if other != number)]
         to.set_metadata("alias.scope", _scopes(builder.module, [number]))
         to.set_metadata("noalias", _scopes(builder.module, others))
         return context.get_dummy_value()
 
-    return types.none(array, types.int64, array.dtype, stream), code
+    return types.none(array, types.int64, array.dtype, stream), _code
 
 
 @strict

@@ -17,14 +17,14 @@ def step(f, out, k, solid, table, inner, group=GROUP):
     solid : (r, s) or (r, s, t) uint8, or None
     table : (q, 256) same dtype
     inner : range, of rows
-    group : int, work items in a group
+    group : int, a power of two, work items in a group; fewer where a row is shorter
 
     Raises
     ------
     brmpi.kernels.opencl.Unavailable
     """
     device = opencl.device()
-    wide = f.dtype == np.float64
+    wide, group = f.dtype == np.float64, min(group, 2 ** int(np.log2(f.shape[-1] - 2)))
     if wide:
         opencl.need_float64(device)
     program = device.program("boltzmann", REAL="double" if wide else "float", FLOAT64=int(wide), Q=len(f),
