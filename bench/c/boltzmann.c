@@ -29,7 +29,8 @@ static void d2q9(long n, double even, double odd, const double *restrict f, doub
 #pragma GCC ivdep
         for (long x = 1; x <= n; x++) {
             const double f0 = FROM(0, 0), f1 = FROM(1, line), f2 = FROM(2, -line), f3 = FROM(3, 1), f4 = FROM(4, -1);
-            const double f5 = FROM(5, line + 1), f6 = FROM(6, -line - 1), f7 = FROM(7, line - 1), f8 = FROM(8, 1 - line);
+            const double f5 = FROM(5, line + 1), f6 = FROM(6, -line - 1);
+            const double f7 = FROM(7, line - 1), f8 = FROM(8, 1 - line);
             const double rho = f0 + f1 + f2 + f3 + f4 + f5 + f6 + f7 + f8, scale = 3 / rho;
             const double u = (f1 - f2 + f5 - f6 + f7 - f8) * scale, v = (f3 - f4 + f5 - f6 - f7 + f8) * scale;
             const double rest = even * rho * (1 - (u * u + v * v) / 6), bend = half_even * rho, drift = odd * rho;
