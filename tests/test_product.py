@@ -96,6 +96,19 @@ def test_cutting_rows_and_columns_changes_no_bit_of_opencl(backend, dtype, rows,
             assert part.tobytes() == whole[top:bottom, left:right].tobytes()
 
 
+@pytest.mark.parametrize("backend", BACKENDS[2:])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_tiles_of_an_accelerator_give_the_same_bits(backend, dtype, monkeypatch):
+    from brmpi.kernels import product_opencl
+
+    a, b, c = matrices(70, 90, 150, dtype)
+    one, two = c.copy(), c.copy()
+    product(a, b, one, 1.1, 0.9, backend)
+    monkeypatch.setattr(product_opencl, "PROCESSOR", product_opencl.ACCELERATOR)
+    product(a, b, two, 1.1, 0.9, backend)
+    assert one.tobytes() == two.tobytes()
+
+
 @pytest.mark.parametrize("orders", ["CCC", "FFF", "CFC", "FCC", "CCF", "CFF", "FCF", "FFC"])
 def test_blas_copies_nothing(orders, monkeypatch):
     a, b, c = matrices(40, 30, 20, np.float64, orders)
