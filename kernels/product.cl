@@ -1,8 +1,8 @@
 /* Product of dense matrices by tiles in local memory: C = alpha A B + beta C, C in C's order.
  *
  * A group of GROUP_M times GROUP_N work items makes a tile of C. Each item makes PANELS times STRIPS blocks of ROWS
- * rows of one vector of WIDTH columns, which stay in registers over DEPTH columns of A and rows of B. Those lie in local
- * memory, with zeros beyond the edges. REAL is float or double.
+ * rows of one vector of WIDTH columns, which stay in registers over DEPTH columns of A and rows of B. Those lie in
+ * local memory, with zeros beyond the edges. REAL is float or double.
  * Each element adds its products in their order, one after another, wherever it lies. */
 #define JOIN(a, b) a##b
 #define OF(type, width) JOIN(type, width)
