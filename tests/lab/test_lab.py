@@ -37,13 +37,15 @@ def traces():
             command = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if b"labinit" in command or b"sshd" in command:
+        if b"labinit" in command or b"-E /var/log/sshd.log" in command:  # not whoever logs in to this machine
             processes.add((folder.name, command))
     spaces = subprocess.run(["lsns", "--noheadings", "--output", "NS,TYPE"], capture_output=True, text=True).stdout
+    own = [Path("/etc/hosts"), Path("/etc/passwd"), *Path("/etc/ssh").rglob("*"), *Path.home().glob(".ssh/*")]
     groups = {str(path) for path in Path("/sys/fs/cgroup").glob("**/*brmpi-lab*")}
     return {"processes": processes, "groups": groups, "namespaces": {(*line.split(),) for line in spaces.splitlines()},
             "mounts": Path("/proc/self/mounts").read_text(), "interfaces": set(Path("/sys/class/net").iterdir()),
-            "state": set(STATE.iterdir()) if STATE.exists() else set(), "names": set(Path("/run").glob("netns/*"))}
+            "state": set(STATE.iterdir()) if STATE.exists() else set(), "names": set(Path("/run").glob("netns/*")),
+            "files": {(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in own if path.exists()}}
 
 
 def settled(before, seconds=5):
