@@ -42,6 +42,9 @@ def test_tags_are_taken_out(size):
 def test_words_of_mpi_are_kept_apart(size):
     tagged = b"".join(b"[1,2]<stderr>:" + line for line in (b"oh\n" + PEER + TABLE + b"[aria:12] *** An error\nbye\n"
                                                             ).splitlines(True))
+    frag = b"[aria][[16875,1],2][btl_tcp_frag.c:135:send] writev failed: Connection reset by peer (104)\n"
+    assert parted(OpenMPI4.tag, b"[1,2]<stderr>:" + frag + b"[1,2]<stderr>:[aria][x]\n", size) == {
+        "mpirun": frag, 2: b"[aria][x]\n"}
     found = parted(OpenMPI4.tag, tagged + NOTICED, size)
     assert found == {2: b"oh\n" + TABLE + b"bye\n", "mpirun": PEER + b"[aria:12] *** An error\n" + NOTICED}
     assert parted(None, b"oh\n" + NOTICED + b"12 %\r" + TABLE, size) == {None: b"oh\n12 %\r" + TABLE, "mpirun": NOTICED}

@@ -17,7 +17,7 @@ LAST = 8  # lines of a rank that are said again at the end
 # What MPI, its daemons and ssh print, be it in a rank's name: framed paragraphs about such things, and single lines
 RULE = re.compile(rb"(-{40,}|={40,})[ \r]*\n")
 THINGS = re.compile(rb"MPI|PMI|PRTE|ORTE|OPAL|mpirun|prterun|daemon|[Jj]ob |slots|BAD TERMINATION")
-LINE = re.compile(rb"\[\S+:\d+\]")
+LINE = re.compile(rb"\[\S+:\d+\]|\[\S+\]\[\[\d+,\d+\],\d+\]\[")
 STARTS = (b"-----", b"=====", b"[")
 # and what only those print that mpirun gives no tag to
 UNTAGGED = re.compile(rb"mpirun|prterun|\[(mpiexec|proxy\S*)@|ssh: |Timeout, server|Connection (to|closed)|client_loop|"
