@@ -4,6 +4,7 @@ import os
 import platform
 import re
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -26,7 +27,7 @@ def environment_path():
     return f"{base}-$(uname -m)/bin:{Path(sys.executable).parent}"
 
 
-class Launcher:
+class Launcher(ABC):
     """An MPI's ``mpirun``.
 
     Parameters
@@ -60,6 +61,7 @@ class Launcher:
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
         return {"PATH": path, "BRMPI_JOB": job.id}
 
+    @abstractmethod
     def command(self, job):
         """The command line.
 
@@ -71,7 +73,6 @@ class Launcher:
         -------
         list of str
         """
-        raise NotImplementedError
 
     def places(self, job):
         """The host of each rank; nothing where that is not certain.
