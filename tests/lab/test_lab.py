@@ -122,17 +122,27 @@ def test_every_pair_has_ssh_with_keys_only(quick):
     assert "OMPI_ALLOW_RUN_AS_ROOT=1" in told and "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM=1" in told
 
 
+def share(lab, node):
+    """Part of a core that a busy loop of about half a second gets on a host: the most of three tries."""
+    loop = """if True:
+        import time
+        wall, cpu = time.perf_counter(), time.process_time()
+        while time.perf_counter() - wall < 0.5:
+            sum(range(10_000))
+        print((time.process_time() - cpu) / (time.perf_counter() - wall))"""
+    return max(float(lab.run(node, ["python", "-S", "-c", loop]).stdout) for _ in range(3))
+
+
 def test_shares_of_a_core(lab):
-    """A loop takes time in inverse proportion to its host's share, and hosts see their limit."""
-    loop = "import time; t = time.perf_counter(); sum(range(6_000_000)); print(time.perf_counter() - t)"
-    seconds = {name: float(lab.run(name, ["python", "-S", "-c", loop]).stdout) for name in ("octavia", "aria")}
-    assert 2.5 * 0.7 < seconds["aria"] / seconds["octavia"] < 2.5 * 1.4, seconds
+    """A busy loop gets its host's share of a core and no more, and hosts see their limit."""
+    for name, percent in (("octavia", 30), ("aria", 12)):
+        assert 0.8 * percent < 100 * share(lab, name) < 1.2 * percent, name
     quota = "from brmpi.cluster import probe; print(probe.quota(), probe.ram()['limit'])"
     assert lab.run("octavia", ["python", "-c", quota]).stdout.split() == ["0.3", "8000000000"]
     lab.cpu("aria", 60)
-    faster = float(lab.run("aria", ["python", "-S", "-c", loop]).stdout)
+    assert 48 < 100 * share(lab, "aria") < 72
     lab.cpu("aria", 12)
-    assert seconds["aria"] / faster > 3, "five times the share"
+    assert 100 * share(lab, "aria") < 14.4
 
 
 def test_memory_limit(two):
