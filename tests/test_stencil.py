@@ -25,7 +25,7 @@ def lacking():
     return ""
 
 
-@pytest.fixture(params=stencil.BACKENDS)
+@pytest.fixture(params=("numpy", "numba", "opencl"))
 def backend(request):
     if request.param == "opencl" and lacking():
         pytest.skip(lacking())
@@ -240,7 +240,7 @@ def test_rows_in_any_cut_give_the_same_bits(kernel, data):
     a = arrays(kernel, inner, dtype)
     n = inner[0]
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, n), max_size=4))), n]
-    for backend in stencil.BACKENDS:
+    for backend in ("numpy", "numba", "opencl"):
         if backend == "opencl" and lacking():
             continue
         whole, out = step(kernel, a, backend), a["out"].copy()

@@ -1,12 +1,15 @@
 """The hot loops, on plain arrays: a NumPy reference that defines each, a Numba version, an OpenCL one. No MPI here."""
 
+import functools
 import importlib.util
+import os
 
 from brmpi.errors import BadInput
 
 BACKENDS = ("auto", "numba", "numpy", "opencl")
 
 
+@functools.cache
 def has_numba():
     """Whether Numba is installed here.
 
@@ -15,6 +18,17 @@ def has_numba():
     bool
     """
     return importlib.util.find_spec("numba") is not None
+
+
+def threads():
+    """Threads that a kernel may use in this process.
+
+    Returns
+    -------
+    int: OMP_NUM_THREADS, else the cores that this process may use
+    """
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdecimal() and int(told) else len(os.sched_getaffinity(0))
 
 
 def without_opencl():

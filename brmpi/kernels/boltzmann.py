@@ -19,11 +19,12 @@ Sources: Guo, Zheng and Shi, Phys. Rev. E 65 (2002) 046308, for the force; Ginzb
 Commun. Comput. Phys. 3 (2008) 427, for TRT; Ladd, J. Fluid Mech. 271 (1994) 285, for the moving wall.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 
-BACKENDS = ("numpy", "numba", "opencl")
+from brmpi.kernels import choice
 
 
 class Lattice(NamedTuple):
@@ -51,7 +52,7 @@ D3Q19 = _lattice(np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, -1, 0
 LATTICES = {(9, 2): D2Q9, (19, 3): D3Q19}
 
 
-def step(f, out, tau, magic=None, force=None, solid=None, walls=None, rows=slice(None), backend="numba"):
+def step(f, out, tau, magic=None, force=None, solid=None, walls=None, rows=slice(None), backend="auto"):
     """Stream and collide once: read ``f`` with its halo, write the inner cells of ``out``.
 
     NumPy and Numba agree within 4 epsilon of the dtype in units of the density, OpenCL with both within 8, for each
@@ -69,7 +70,7 @@ def step(f, out, tau, magic=None, force=None, solid=None, walls=None, rows=slice
     solid : (r + 2, ...) uint8, C-contiguous, with its halo: 0 is fluid, k wall number k; None is fluid everywhere
     walls : (n, d) float, velocity of wall k in row k - 1, n <= 255; None is all at rest, whatever their number
     rows : slice of step 1 of the r inner rows that are computed; the others of ``out`` are left alone
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Raises
     ------
@@ -95,18 +96,9 @@ def step(f, out, tau, magic=None, force=None, solid=None, walls=None, rows=slice
         return
     odd = tau if magic is None else 0.5 + magic / (tau - 0.5)
     constants = _constants(lattice, 1 / tau, 1 / odd, force, f.dtype)
-    if backend == "numpy":
-        _step(lattice, f, out, constants, solid, table, inner)
-        return
-    flat = np.concatenate([np.ravel(values) for values in constants])
-    if backend == "opencl":
-        from brmpi.kernels import boltzmann_opencl
-
-        boltzmann_opencl.step(f, out, flat, solid, table, inner)
-    else:
-        planes = np.zeros((1, 1, 1), np.uint8) if solid is None else _planes(solid[None])[0]
-        _compiled().step(_planes(f), _planes(out), _cube(lattice), flat, planes, solid is not None, table,
-                         inner.start, inner.stop)
+    cells = len(inner) * math.prod(f.shape[2:])
+    name = f"boltzmann d{d}q{len(f)} {f.dtype}"
+    choice.run(name, cells, backend, _step, "step", f, out, constants, solid, table, inner)
 
 
 def equilibrium(rho, u):
@@ -136,7 +128,7 @@ def equilibrium(rho, u):
     return f
 
 
-def moments(f, force=None, backend="numba"):
+def moments(f, force=None, backend="auto"):
     """Density and velocity of the inner cells.
 
     All versions agree within 4 epsilon of the dtype, in units of the density. Solid cells give what they keep.
@@ -145,7 +137,7 @@ def moments(f, force=None, backend="numba"):
     ----------
     f : as in ``step``, populations after collision; the halo is not read
     force : as in ``step``: half of it is yet to act at the time of ``f``, u = (sum c_i f_i - F / 2) / rho
-    backend : "numba", "numpy" or "opencl", which takes Numba: there is nothing to gain elsewhere
+    backend : one of ``kernels.BACKENDS``; for "opencl" Numba is taken: there is nothing to gain elsewhere
 
     Returns
     -------
@@ -161,15 +153,9 @@ def moments(f, force=None, backend="numba"):
     half = (_force(force, d) / 2).astype(f.dtype)
     inner = tuple(n - 2 for n in f.shape[1:])
     rho, u = np.empty(inner, f.dtype), np.empty((d, *inner), f.dtype)
-    if backend == "numpy":
-        _moments(lattice, f, half, rho, u)
-    elif rho.size:
-        half = np.insert(half, 1, 0) if d == 2 else half
-        rho3 = rho if d == 3 else rho[:, None]
-        u3 = u if d == 3 else np.empty((3, inner[0], 1, inner[1]), f.dtype)  # its middle axis is no axis of ours
-        _compiled().moments(_planes(f), _cube(lattice), half, rho3, u3)
-        if d == 2:
-            u[:] = u3[::2, :, 0]
+    if rho.size:
+        backend = "numba" if backend == "opencl" else backend  # no kernel of its own
+        choice.run(f"boltzmann moments {f.dtype}", rho.size, backend, _moments, "moments_of", f, half, rho, u)
     return rho, u
 
 
@@ -179,8 +165,7 @@ def _words(array):
 
 
 def _checked(f, name, backend):
-    if backend not in BACKENDS:
-        raise ValueError(f"backend = {backend!r}: known are {', '.join(BACKENDS)}")
+    choice.check(backend)
     lattice = LATTICES.get((f.shape[0] if f.ndim else 0, f.ndim - 1))
     if lattice is None or min(f.shape[1:]) < 2:
         raise ValueError(f"{name} has shape {f.shape}: must be (9, r + 2, s + 2) or (19, r + 2, s + 2, t + 2)")
@@ -247,7 +232,8 @@ def _shifted(inner, f, c):
     return (rows, *(slice(1 - ck, n - 1 - ck) for ck, n in zip(c[1:], f.shape[2:])))
 
 
-def _step(lattice, f, out, constants, solid, table, inner):
+def _step(f, out, constants, solid, table, inner):
+    lattice = LATTICES[len(f), f.ndim - 1]
     here = _shifted(inner, f, lattice.c[0])
     g = np.empty((len(f), *f[0][here].shape), f.dtype)
     for i, back in enumerate(lattice.opposite):
@@ -287,27 +273,12 @@ def _collide(lattice, g, k):
         g[i + 1] -= even - odd
 
 
-def _moments(lattice, f, half, rho, u):
+def _moments(f, half, rho, u):
     here = (slice(1, -1),) * rho.ndim
     rho[:], u[:] = 0, 0
-    for c, row in zip(lattice.c, f):
+    for c, row in zip(LATTICES[len(f), rho.ndim].c, f):
         rho += row[here]
         for axis, ck in enumerate(c):
             u[axis] += ck.astype(f.dtype) * row[here]
     for axis in range(len(u)):
         u[axis] = (u[axis] - half[axis]) / rho
-
-
-def _compiled():
-    from brmpi.kernels import boltzmann_numba
-
-    return boltzmann_numba
-
-
-def _planes(array):
-    """In two dimensions with a middle axis of one cell and no halo, as a plane of three."""
-    return array if array.ndim == 4 else array[:, :, None]
-
-
-def _cube(lattice):
-    return lattice.c if lattice.c.shape[1] == 3 else np.insert(lattice.c, 1, 0, axis=1)

@@ -8,71 +8,14 @@ Floating point is strict here: vectors and the cells left over behind the last o
 import functools
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 
+from brmpi.kernels.boltzmann import LATTICES
 from brmpi.kernels.compiled import compiled
+from brmpi.kernels.unaliased import load, store
 
 BLOCK = 512  # cells at once, of a row: the buffer is 78 kB of float64 in D3Q19, for the second nearest cache
-STREAMS = 19
 
 strict = functools.partial(compiled, fastmath=False)
-
-
-def _scopes(module, streams):
-    """LLVM's names for memory that does not overlap: one for all that is read, one for each stream written."""
-    domain = module.add_metadata(["brmpi"])
-    return module.add_metadata([module.add_metadata([f"brmpi {stream}", domain]) for stream in streams])
-
-
-def _address(context, builder, kind, array, index):
-    data = context.make_array(kind)(context, builder, array).data
-    return builder.gep(data, [index], inbounds=True)
-
-
-@intrinsic
-def load(typing, array, index):
-    """Number of a one-dimensional array, which overlaps no stream that ``store`` writes.
-
-    Without that promise LLVM would compare all the streams of a loop for overlap, and with as many as here gives up.
-
-    Parameters
-    ----------
-    typing : Numba's
-    array : array
-    index : int >= 0, not checked
-    """
-
-    def _code(context, builder, signature, arguments):
-        value = builder.load(_address(context, builder, signature.args[0], *arguments))
-        value.set_metadata("alias.scope", _scopes(builder.module, ["read"]))
-        return value
-
-    return array.dtype(array, types.int64), _code
-
-
-@intrinsic(prefer_literal=True)
-def store(typing, array, index, value, stream):
-    """Write a number of a one-dimensional array.
-
-    Parameters
-    ----------
-    typing : Numba's
-    array : array
-    index : int >= 0, not checked
-    value : number
-    stream : literal int; streams of other numbers do not overlap this one
-    """
-    number = stream.literal_value
-
-    def _code(context, builder, signature, arguments):
-        to = builder.store(arguments[2], _address(context, builder, signature.args[0], *arguments[:2]))
-        others = ["read", *(other for other in range(STREAMS) if other != number)]
-        to.set_metadata("alias.scope", _scopes(builder.module, [number]))
-        to.set_metadata("noalias", _scopes(builder.module, others))
-        return context.get_dummy_value()
-
-    return types.none(array, types.int64, array.dtype, stream), _code
 
 
 @strict
@@ -273,8 +216,53 @@ def restore(f, solid, z, y, x, n, out):
             now[j] = now[j] if wall[j] == 0 else had[j]
 
 
+def step(f, out, constants, solid, table, inner):
+    """Stream and collide once; arguments as ``boltzmann.step`` has checked them, none of them empty.
+
+    Parameters
+    ----------
+    f, out : (q, r, s) or (q, r, s, t) float64 or float32
+    constants : ``boltzmann._Constants``
+    solid : (r, s) or (r, s, t) uint8, or None
+    table : (q, 256) same dtype
+    inner : range, of rows
+    """
+    planes = np.zeros((1, 1, 1), np.uint8) if solid is None else _planes(solid[None])[0]
+    flat = np.concatenate([np.ravel(values) for values in constants])
+    flow(_planes(f), _planes(out), _cube(f), flat, planes, solid is not None, table, inner.start, inner.stop)
+
+
+def moments_of(f, half, rho, u):
+    """Density and velocity; arguments as ``boltzmann.moments`` has checked them, none of them empty.
+
+    Parameters
+    ----------
+    f : as in ``step``
+    half : (d,) float, half the force
+    rho : (r - 2, ...) float, written
+    u : (d, r - 2, ...) float, written
+    """
+    if len(u) == 3:
+        moments(f, _cube(f), half, rho, u)
+        return
+    between = np.empty((3, rho.shape[0], 1, rho.shape[1]), f.dtype)  # its middle axis is no axis of ours
+    moments(_planes(f), _cube(f), np.insert(half, 1, 0), rho[:, None], between)
+    u[:] = between[::2, :, 0]
+
+
+def _planes(array):
+    """In two dimensions with a middle axis of one cell and no halo, as a plane of three."""
+    return array if array.ndim == 4 else array[:, :, None]
+
+
+def _cube(f):
+    """Velocities, with a component of 0 along that axis."""
+    c = LATTICES[len(f), f.ndim - 1].c
+    return c if c.shape[1] == 3 else np.insert(c, 1, 0, axis=1)
+
+
 @strict
-def step(f, out, c, k, solid, walled, table, first, last):
+def flow(f, out, c, k, solid, walled, table, first, last):
     """Stream and collide rows first to last.
 
     Parameters
@@ -317,7 +305,7 @@ def moments(f, c, half, rho, u):
 
     Parameters
     ----------
-    f, c : as in ``step``
+    f, c : as in ``flow``
     half : (3,) float, half the force
     rho : (r - 2, s - 2, t - 2) float, or with s in two dimensions
     u : (3, ...) float, as rho

@@ -4,16 +4,16 @@ import numpy as np
 
 from brmpi.kernels import opencl
 
-GROUP = 64  # work items along the contiguous axis; the arguments of ``step`` say otherwise where it was tuned
+PARAMETERS = {"group": (64, 16, 256)}  # work items along the contiguous axis
 
 
-def step(f, out, k, solid, table, inner, group=GROUP):
+def step(f, out, constants, solid, table, inner, group=64):
     """Stream and collide once; arguments as ``boltzmann.step`` has checked them, none of them empty.
 
     Parameters
     ----------
     f, out : (q, r, s) or (q, r, s, t) float64 or float32
-    k : (21,) or (33,) same dtype, ``_Constants`` one after the other
+    constants : ``boltzmann._Constants``
     solid : (r, s) or (r, s, t) uint8, or None
     table : (q, 256) same dtype
     inner : range, of rows
@@ -30,6 +30,7 @@ def step(f, out, k, solid, table, inner, group=GROUP):
     program = device.program("boltzmann", REAL="double" if wide else "float", FLOAT64=int(wide), Q=len(f),
                              WALLS=int(solid is not None), GROUP=group)
     depth, width, height = f.shape[1], f.shape[-1], f.shape[2] if f.ndim == 4 else 1
+    k = np.concatenate([np.ravel(values) for values in constants])
     source, target = device.bring(f), device.bring(out, write=True)
     walls = None if solid is None else device.bring(solid)
     sizes = (np.int64(n) for n in (depth, height, width, inner.start))

@@ -10,6 +10,8 @@ acceleration, and ``potentials`` leaves pairs at distance 0 out.
 
 import numpy as np
 
+from brmpi.kernels import choice
+
 TILE = 512  # sources; a multiple of every vector width, 16 kB of them in float64
 PRECISIONS = ("float64", "mixed")
 NEAREST = np.float32(1e-25)  # squared distance in mixed precision, in units of the scale's: its root's cube is finite
@@ -44,7 +46,7 @@ def scale(pos, mass):
     return tuple(2.0 ** np.frexp(np.abs(values).max(initial=0) or 0.5)[1] for values in (pos, mass))
 
 
-def accelerations(targets, sources, eps, out, precision="float64", backend="numba", scale=(1.0, 1.0)):
+def accelerations(targets, sources, eps, out, precision="float64", backend="auto", scale=(1.0, 1.0)):
     """Add the acceleration that sources give to targets.
 
     ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and sums of 256
@@ -60,58 +62,54 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="numb
     eps : float >= 0, softening [length]
     out : (3, n) float64, C-contiguous, is added to [length / time**2]
     precision : "float64" or "mixed"
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
     scale : from ``scale``, for mixed precision; the same in all calls whose results are to agree bit for bit
 
     Raises
     ------
-    ValueError : m is not a multiple of TILE; unknown precision
+    ValueError : m is not a multiple of TILE; unknown precision or backend
+    brmpi.kernels.opencl.Unavailable : OpenCL is asked for and cannot do it
     """
-    _check(sources)
+    _check(sources, backend)
     if precision not in PRECISIONS:
         raise ValueError(f"precision = {precision!r}: known are {', '.join(PRECISIONS)}")
     if targets.shape[1] == 0 or sources.shape[1] == 0:
         return
+    pairs = targets.shape[1] * sources.shape[1]
     if precision == "float64":
-        loop = _float64 if backend == "numpy" else _compiled(backend).float64
-        loop(targets, sources, eps * eps, out)
-    else:
-        _mixed(targets, sources, eps, out, backend, *scale)
+        choice.run("gravity float64", pairs, backend, _float64, "float64", targets, sources, eps * eps, out)
+        return
+    length, mass = scale
+    near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
+    masses = (sources[3] / mass).astype(np.float32)
+    choice.run("gravity mixed", pairs, backend, _mixed, "mixed", *near[0], *near[1], masses,
+               np.float32((eps / length) ** 2), mass / length**2, out)
 
 
-def potentials(targets, sources, eps, out, backend="numba"):
+def potentials(targets, sources, eps, out, backend="auto"):
     """Add the potential of sources at targets, in float64; a body's own is left out.
 
     Parameters
     ----------
     targets, sources, eps : as in ``accelerations``
     out : (n,) float64, is added to [length**2 / time**2]
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Raises
     ------
-    ValueError : m is not a multiple of TILE
+    ValueError, brmpi.kernels.opencl.Unavailable : as ``accelerations``
     """
-    _check(sources)
+    _check(sources, backend)
     if targets.shape[1] == 0 or sources.shape[1] == 0:
         return
-    loop = _potential if backend == "numpy" else _compiled(backend).potential
-    loop(targets, sources, eps * eps, out)
+    pairs = targets.shape[1] * sources.shape[1]
+    choice.run("gravity potential", pairs, backend, _potential, "potential", targets, sources, eps * eps, out)
 
 
-def _check(sources):
+def _check(sources, backend):
+    choice.check(backend)
     if sources.shape[1] % TILE:
         raise ValueError(f"sources has {sources.shape[1]} columns: must be a multiple of {TILE}")
-
-
-def _compiled(backend):
-    if backend == "opencl":
-        from brmpi.kernels import gravity_opencl
-
-        return gravity_opencl
-    from brmpi.kernels import gravity_numba
-
-    return gravity_numba
 
 
 def _pairs(targets, sources, block=256):
@@ -138,19 +136,12 @@ def _potential(targets, sources, eps2, out):
         out[here] -= np.where(r2 > 0, mass * _inverse_root(r2 + eps2), 0).sum(axis=-1)
 
 
-def _mixed(targets, sources, eps, out, backend, length, mass):
-    near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
-    masses = (sources[3] / mass).astype(np.float32)
-    loop = _mixed_numpy if backend == "numpy" else _compiled(backend).mixed
-    loop(*near[0], *near[1], masses, np.float32((eps / length) ** 2), mass / length**2, out)
-
-
 def _pair_of_float32(values):
     high = values.astype(np.float32)
     return high, (values - high).astype(np.float32)
 
 
-def _mixed_numpy(high, low, source_high, source_low, masses, eps2, unit, out):
+def _mixed(high, low, source_high, source_low, masses, eps2, unit, out):
     for tile in range(0, masses.size, TILE):
         s = slice(tile, tile + TILE)
         for first in range(0, high.shape[1], 256):

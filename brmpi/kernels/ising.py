@@ -20,6 +20,8 @@ import math
 
 import numpy as np
 
+from brmpi.kernels import choice
+
 BITS = 31  # of a random number
 
 
@@ -46,7 +48,7 @@ def limits(coupling):
         return np.array([int(2**BITS * chance + decimal.Decimal("0.5")) - 1 for chance in chances], dtype=np.int32)
 
 
-def half_sweep(spins, colour, sweep, limits, key, row=0, column=0, backend="numba"):
+def half_sweep(spins, colour, sweep, limits, key, row=0, column=0, backend="auto"):
     """Update the sites of one colour, those with (global row + global column) % 2 == colour, in place.
 
     The caller fills the halo before each call; the other colour's neighbours are all that is read from it.
@@ -59,13 +61,13 @@ def half_sweep(spins, colour, sweep, limits, key, row=0, column=0, backend="numb
     limits : (5,) int32, from ``limits``
     key : two ints, each >= 0 and < 2**64, of the random numbers
     row, column : int, 0 <= row, column < 2**62, global place of the first site inside the halo
-    backend : "numpy", "numba" or "opencl", which agree bit for bit
+    backend : one of ``kernels.BACKENDS``, which agree bit for bit
 
     Raises
     ------
     ValueError : a wrong shape or dtype, or an argument out of range
     """
-    _check(spins, writes=True)
+    _check(spins, backend, writes=True)
     if limits.shape != (5,) or limits.dtype != np.int32:
         raise ValueError(f"limits: {limits.dtype} of shape {limits.shape}, must be int32 of shape (5,)")
     if colour not in (0, 1):
@@ -76,18 +78,18 @@ def half_sweep(spins, colour, sweep, limits, key, row=0, column=0, backend="numb
     key = tuple(int(half) for half in key)
     if len(key) != 2 or not all(0 <= half < 2**64 for half in key):
         raise ValueError(f"key = {key}: must be two numbers >= 0 and < 2**64")
-    version = _version(backend)
     if min(spins.shape) > 2:
-        version.half_sweep(spins, int(colour), int(sweep), limits, key, int(row), int(column))
+        choice.run("ising half_sweep", spins.size / 2, backend, _half_sweep, "half_sweep", spins, int(colour),
+                   int(sweep), limits, key, int(row), int(column))
 
 
-def energy(spins, backend="numba"):
+def energy(spins, backend="auto"):
     """Energy of the bonds from each site to its right and to the one below, in units of J.
 
     Parameters
     ----------
     spins : as in ``half_sweep``; the right and the lower halo are read
-    backend : "numpy", "numba" or "opencl", which agree exactly
+    backend : one of ``kernels.BACKENDS``, which agree exactly
 
     Returns
     -------
@@ -97,18 +99,17 @@ def energy(spins, backend="numba"):
     ------
     ValueError : a wrong shape or dtype
     """
-    _check(spins)
-    version = _version(backend)
-    return int(version.energy(spins)) if min(spins.shape) > 2 else 0
+    _check(spins, backend)
+    return int(choice.run("ising energy", spins.size, backend, _energy, "energy", spins)) if min(spins.shape) > 2 else 0
 
 
-def magnetisation(spins, backend="numba"):
+def magnetisation(spins, backend="auto"):
     """Sum of the spins inside the halo.
 
     Parameters
     ----------
     spins : as in ``half_sweep``
-    backend : "numpy", "numba" or "opencl", which agree exactly
+    backend : one of ``kernels.BACKENDS``, which agree exactly
 
     Returns
     -------
@@ -118,9 +119,10 @@ def magnetisation(spins, backend="numba"):
     ------
     ValueError : a wrong shape or dtype
     """
-    _check(spins)
-    version = _version(backend)
-    return int(version.magnetisation(spins)) if min(spins.shape) > 2 else 0
+    _check(spins, backend)
+    if min(spins.shape) == 2:
+        return 0
+    return int(choice.run("ising magnetisation", spins.size, backend, _magnetisation, "magnetisation", spins))
 
 
 def part(spins, colour, row, column):
@@ -140,7 +142,8 @@ def part(spins, colour, row, column):
     return odd, tuple(((column - o + 1) // 2, (end - o + 1) // 2) for o in (odd, 1 - odd))
 
 
-def _check(spins, writes=False):
+def _check(spins, backend, writes=False):
+    choice.check(backend)
     if spins.ndim != 2 or spins.dtype != np.int8 or min(spins.shape) < 2:
         raise ValueError(f"spins: {spins.dtype} of shape {spins.shape}, must be int8 of shape (rows + 2, columns + 2)")
     if not spins.flags.c_contiguous:
@@ -149,43 +152,25 @@ def _check(spins, writes=False):
         raise ValueError("spins: must not be read-only")
 
 
-def _version(backend):
-    if backend == "numpy":
-        return _Reference
-    if backend == "numba":
-        from brmpi.kernels import ising_numba
-
-        return ising_numba
-    if backend == "opencl":
-        from brmpi.kernels import ising_opencl
-
-        return ising_opencl
-    raise ValueError(f"backend = {backend!r}: known are numpy, numba, opencl")
+def _half_sweep(spins, colour, sweep, limits, key, row, column):
+    odd, spans = part(spins, colour, row, column)
+    for i in range(spins.shape[0] - 2):
+        first, end = spans[i % 2]
+        here = slice(1 + 2 * first + (odd + i) % 2 - column, spins.shape[1] - 1, 2)
+        left, right = (slice(here.start + by, here.stop + by, 2) for by in (-1, 1))
+        site = spins[i + 1, here]
+        k = site * (spins[i, here] + spins[i + 2, here] + spins[i + 1, left] + spins[i + 1, right])
+        turns = _random(key, first, end, row + i, 2 * sweep + colour) <= limits[(k + 4) // 2]
+        spins[i + 1, here] = np.where(turns, -site, site)
 
 
-class _Reference:
-    """The definition, in NumPy."""
+def _energy(spins):
+    inside = spins[1:-1, 1:-1].astype(np.int64)
+    return -(inside * (spins[1:-1, 2:].astype(np.int64) + spins[2:, 1:-1])).sum()
 
-    @staticmethod
-    def half_sweep(spins, colour, sweep, limits, key, row, column):
-        odd, spans = part(spins, colour, row, column)
-        for i in range(spins.shape[0] - 2):
-            first, end = spans[i % 2]
-            here = slice(1 + 2 * first + (odd + i) % 2 - column, spins.shape[1] - 1, 2)
-            left, right = (slice(here.start + by, here.stop + by, 2) for by in (-1, 1))
-            site = spins[i + 1, here]
-            k = site * (spins[i, here] + spins[i + 2, here] + spins[i + 1, left] + spins[i + 1, right])
-            turns = _random(key, first, end, row + i, 2 * sweep + colour) <= limits[(k + 4) // 2]
-            spins[i + 1, here] = np.where(turns, -site, site)
 
-    @staticmethod
-    def energy(spins):
-        inside = spins[1:-1, 1:-1].astype(np.int64)
-        return -(inside * (spins[1:-1, 2:].astype(np.int64) + spins[2:, 1:-1])).sum()
-
-    @staticmethod
-    def magnetisation(spins):
-        return spins[1:-1, 1:-1].sum(dtype=np.int64)
+def _magnetisation(spins):
+    return spins[1:-1, 1:-1].sum(dtype=np.int64)
 
 
 def _random(key, first, end, row, time):

@@ -20,8 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from brmpi.kernels import choice
+
 PAD = 8  # rows of a list are filled up to a multiple of this with the atom itself: no rest for the vector loop
-BACKENDS = ("numpy", "numba", "opencl")
 CROWD = 4  # cells for an atom at most: in a thin gas they are larger than asked for
 MARGIN = 1e-9  # relative, by which cells are larger: rounding puts no neighbour two cells away
 NOWHERE = (False, False, False)
@@ -47,7 +48,7 @@ class Neighbours(NamedTuple):
     period: tuple  # of nearest images in each dimension, 0 for none
 
 
-def cells(pos, low, high, size, periodic=NOWHERE, backend="numba"):
+def cells(pos, low, high, size, periodic=NOWHERE, backend="auto"):
     """Sort atoms into cells, by counting: atoms of a cell stay in the order they have.
 
     Atoms outside of the box count for the nearest cell, in a periodic dimension for that of their image within.
@@ -58,7 +59,7 @@ def cells(pos, low, high, size, periodic=NOWHERE, backend="numba"):
     low, high : (3,) float, corners of the box [sigma]
     size : float > 0, what a cell's edges measure at least [sigma]; the box's edge, where that is shorter
     periodic : (3,) bool
-    backend : "numpy", "numba" or "opencl", which sorts with Numba; the same result
+    backend : one of ``kernels.BACKENDS``; OpenCL sorts with Numba. The same result
 
     Returns
     -------
@@ -68,12 +69,12 @@ def cells(pos, low, high, size, periodic=NOWHERE, backend="numba"):
     ------
     ValueError : bad shape or type, a position that is not finite, high not above low, size not above 0, unknown backend
     """
-    _check_backend(backend)
+    choice.check(backend)
     low, high = _box(pos, low, high, size)
-    return _cells(pos, low, high, size, periodic, backend)
+    return _cells(pos, low, high, size, periodic, _lister(backend))
 
 
-def neighbours(pos, own, ids, reach, low, high, periodic=NOWHERE, backend="numba"):
+def neighbours(pos, own, ids, reach, low, high, periodic=NOWHERE, backend="auto"):
     """List all atoms nearer than ``reach`` to each own atom, in the order of their ids.
 
     With reach = rc + skin the list serves until an atom has moved by skin / 2. Atoms of one id, as are the images that
@@ -88,7 +89,7 @@ def neighbours(pos, own, ids, reach, low, high, periodic=NOWHERE, backend="numba
     low, high : (3,) float, corners of the box [sigma]; where it is periodic, their distance is the period. Elsewhere
         only speed depends on them
     periodic : (3,) bool, whether to take nearest images; positions should not be many periods off the box
-    backend : "numpy", which takes time that grows with n * own, "numba", or "opencl", which lists with Numba; the same
+    backend : one of ``kernels.BACKENDS``: NumPy takes time that grows with n * own, OpenCL lists with Numba. The same
         list
 
     Returns
@@ -100,7 +101,7 @@ def neighbours(pos, own, ids, reach, low, high, periodic=NOWHERE, backend="numba
     ValueError : bad shape or type, a position that is not finite, high not above low, reach not above 0 or, in a
         periodic dimension, above half the period; n >= 2**32; unknown backend
     """
-    _check_backend(backend)
+    choice.check(backend)
     low, high = _box(pos, low, high, reach)
     n = pos.shape[1]
     if not 0 <= own <= n or n >= 2**32:
@@ -112,14 +113,14 @@ def neighbours(pos, own, ids, reach, low, high, periodic=NOWHERE, backend="numba
         if length and reach > length / 2:
             raise ValueError(f"reach = {reach}: must be at most half the period, {length / 2}")
     sequence = _by_id(pos, ids)
-    if backend == "numpy":
+    if _lister(backend) == "numpy":
         starts, index = _neighbours(pos, own, sequence, reach, period)
     else:
         starts, index = _with_cells(pos, own, sequence, reach, low, high, periodic, period)
     return Neighbours(starts, index, n, float(reach), period)
 
 
-def forces(pos, near, rc, out, shifted=True, first=0, last=None, backend="numba"):
+def forces(pos, near, rc, out, shifted=True, first=0, last=None, backend="auto"):
     """Forces on own atoms, with half of each pair's energy and virial for either atom.
 
     Versions agree within 1e-14 of the sum of the magnitudes of a row's terms, the energy's and the virial's as the
@@ -135,14 +136,14 @@ def forces(pos, near, rc, out, shifted=True, first=0, last=None, backend="numba"
     shifted : bool, whether the energy is 0 at the cutoff
     first, last : int, only these of the own atoms, from first to last - 1, and only their columns of ``out``; so may
         those be done first that need no ghosts
-    backend : "numpy", "numba" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Raises
     ------
     ValueError : bad shape or type, rc out of range, unknown backend
     brmpi.kernels.opencl.Unavailable : OpenCL cannot do it here
     """
-    _check_backend(backend)
+    choice.check(backend)
     _check(pos, "pos", 3)
     _check(out, "out", 5)
     own = near.starts.size - 1
@@ -155,21 +156,10 @@ def forces(pos, near, rc, out, shifted=True, first=0, last=None, backend="numba"
         raise ValueError(f"first = {first}, last = {last}: must be 0 <= first <= last <= {own}")
     if first == last:
         return
-    if backend == "numpy":
-        loop = _forces
-    elif backend == "numba":
-        loop = _compiled().forces
-    else:
-        from brmpi.kernels import lennardjones_opencl
-
-        loop = lennardjones_opencl.forces
     shift = float(4 * (rc**-12.0 - rc**-6.0)) if shifted else 0.0
-    loop(pos, near.starts, near.index, _turns(near.period), float(rc) ** 2, shift, first, last, out)
-
-
-def _check_backend(backend):
-    if backend not in BACKENDS:
-        raise ValueError(f"backend = {backend!r}: known are {', '.join(BACKENDS)}")
+    pairs = int(near.starts[last] - near.starts[first])
+    choice.run("lennardjones forces", max(pairs, 1), backend, _forces, "forces", pos, near.starts, near.index,
+               _turns(near.period), float(rc) ** 2, shift, first, last, out)
 
 
 def _check(array, name, rows):
@@ -187,6 +177,10 @@ def _box(pos, low, high, size):
     if not np.isfinite(pos).all():
         raise ValueError(f"pos of atom {np.flatnonzero(~np.isfinite(pos).all(axis=0))[0]}: must be finite")
     return low, high
+
+
+def _lister(backend):
+    return choice.without_measurement("lennardjones lists") if backend == "auto" else backend
 
 
 def _compiled():

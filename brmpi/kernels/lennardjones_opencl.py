@@ -4,11 +4,11 @@ import numpy as np
 
 from brmpi.kernels.opencl import device, need_float64
 
-GROUP = 64  # atoms of a work group
+PARAMETERS = {"group": (64, 16, 256)}  # atoms of a work group
 WIDTH = 4  # pairs computed at once, if the device has vectors of so many: 8 are slower, as they are gathered one by one
 
 
-def forces(pos, rows, index, turns, rc2, shift, first, last, out, group=GROUP, width=None):
+def forces(pos, rows, index, turns, rc2, shift, first, last, out, group=64, width=None):
     """Write forces, energies and virials.
 
     Parameters

@@ -17,6 +17,8 @@ import math
 
 import numpy as np
 
+from brmpi.kernels import choice
+
 BLOCK = 1024  # samples of a payoff that are summed together
 WORDS = 2**258  # words of a key
 STEPS = 2**20  # most steps of a path
@@ -48,7 +50,7 @@ FAR = (
 )
 
 
-def words(key, first, count, backend="numba"):
+def words(key, first, count, backend="auto"):
     """Raw words; bit for bit those of ``brmpi.streams.Stream`` in all versions.
 
     Parameters
@@ -56,7 +58,7 @@ def words(key, first, count, backend="numba"):
     key : two ints, each >= 0 and < 2**64
     first : int >= 0, position of the first word; first + count <= 2**258
     count : int >= 0
-    backend : "numpy", "numba" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Returns
     -------
@@ -66,11 +68,10 @@ def words(key, first, count, backend="numba"):
     ------
     ValueError : an argument out of range
     """
-    key, first, count = _checked(key, first, count)
-    return _version(backend).words(key, first, count)
+    return _run("words", backend, _words, *_checked(key, first, count))
 
 
-def uniform(key, first, count, backend="numba"):
+def uniform(key, first, count, backend="auto"):
     """Uniform numbers in [0, 1), multiples of 2**-53, one word each; bit for bit the same in all versions.
 
     Parameters
@@ -85,11 +86,10 @@ def uniform(key, first, count, backend="numba"):
     ------
     ValueError : an argument out of range
     """
-    key, first, count = _checked(key, first, count)
-    return _version(backend).uniform(key, first, count)
+    return _run("uniform", backend, _uniform, *_checked(key, first, count))
 
 
-def normal(key, first, count, backend="numba"):
+def normal(key, first, count, backend="auto"):
     """Standard normal numbers by inversion (AS241), one word each; bit for bit the same in all versions.
 
     They are within 2e-15 relative of ``brmpi.streams.Stream.normal``, which takes SciPy's inverse.
@@ -106,11 +106,10 @@ def normal(key, first, count, backend="numba"):
     ------
     ValueError : an argument out of range
     """
-    key, first, count = _checked(key, first, count)
-    return _version(backend).normal(key, first, count)
+    return _run("normal", backend, _normal, *_checked(key, first, count))
 
 
-def inside_circle(key, first, count, backend="numba"):
+def inside_circle(key, first, count, backend="auto"):
     """How many of the points of a quarter square lie inside the circle: pi is near 4 inside / count.
 
     Word i is point i: its halves, their last bit set, are the coordinates of the middle of one of 2**62 cells.
@@ -127,11 +126,10 @@ def inside_circle(key, first, count, backend="numba"):
     ------
     ValueError : an argument out of range
     """
-    key, first, count = _checked(key, first, count)
-    return int(_version(backend).inside_circle(key, first, count))
+    return int(_run("inside_circle", backend, _inside_circle, *_checked(key, first, count)))
 
 
-def european(key, first, count, spot, strike, rate, volatility, time, backend="numba"):
+def european(key, first, count, spot, strike, rate, volatility, time, backend="auto"):
     """Sums over samples of a European call's discounted payoff and of its square; sample i takes normal number i.
 
         S = spot exp((rate - volatility**2 / 2) time + volatility sqrt(time) z)
@@ -147,7 +145,7 @@ def european(key, first, count, spot, strike, rate, volatility, time, backend="n
     rate : float, of interest, continuous [1 / time]
     volatility : float >= 0 [1 / sqrt(time)]
     time : float >= 0, until expiry [time]
-    backend : "numpy", "numba" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Returns
     -------
@@ -161,7 +159,7 @@ def european(key, first, count, spot, strike, rate, volatility, time, backend="n
     return asian(key, first, count, spot, strike, rate, volatility, time, 1, backend)
 
 
-def asian(key, first, count, spot, strike, rate, volatility, time, steps, backend="numba"):
+def asian(key, first, count, spot, strike, rate, volatility, time, steps, backend="auto"):
     """Sums of payoff and square, as ``european``, of a call on the mean of the prices after each of some equal steps.
 
     Sample i takes normal numbers i steps to (i + 1) steps - 1 in order; with one step it is the European call.
@@ -170,7 +168,7 @@ def asian(key, first, count, spot, strike, rate, volatility, time, steps, backen
     ----------
     key, first, count, spot, strike, rate, volatility, time : as in ``european``
     steps : int, 1 <= steps <= STEPS, whose prices are averaged
-    backend : "numpy", "numba" or "opencl"
+    backend : one of ``kernels.BACKENDS``
 
     Returns
     -------
@@ -188,7 +186,7 @@ def asian(key, first, count, spot, strike, rate, volatility, time, steps, backen
     first, steps = first * int(steps), int(steps)
     _checked(key, first, count * steps)
     option = _option(spot, strike, rate, volatility, time, steps)
-    return _version(backend).payoffs(key, first, count, steps, option)
+    return _run("payoffs", backend, _payoffs, key, first, count, steps, option)
 
 
 def _checked(key, first, count):
@@ -216,67 +214,54 @@ def _option(spot, strike, rate, volatility, time, steps):
     return float(spot), float(strike), float(drift), float(deviation), discount, 1 / steps
 
 
-def _version(backend):
-    if backend == "numpy":
-        return _Reference
-    if backend == "numba":
-        from brmpi.kernels import philox_numba
-
-        return philox_numba
-    if backend == "opencl":
-        from brmpi.kernels import philox_opencl
-
-        return philox_opencl
-    raise ValueError(f"backend = {backend!r}: known are numpy, numba, opencl")
+def _run(name, backend, reference, key, first, count, *more):
+    size = count * more[0] if more else count  # of normal numbers, where paths have steps
+    return choice.run(f"philox {name}", max(size, 1), backend, reference, name, key, first, count, *more)
 
 
-class _Reference:
-    """The definition, in NumPy."""
+def _words(key, first, count):
+    block, lane = divmod(first, 4)
+    # NumPy advances the counter before it makes a block: start one before.
+    generator = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=(block - 1) % 2**256)
+    return generator.random_raw(lane + count)[lane:]
 
-    @staticmethod
-    def words(key, first, count):
-        block, lane = divmod(first, 4)
-        # NumPy advances the counter before it makes a block: start one before.
-        generator = np.random.Philox(key=np.array(key, dtype=np.uint64), counter=(block - 1) % 2**256)
-        return generator.random_raw(lane + count)[lane:]
 
-    @staticmethod
-    def uniform(key, first, count):
-        return (_Reference.words(key, first, count) >> np.uint64(11)) * 2.0**-53
+def _uniform(key, first, count):
+    return (_words(key, first, count) >> np.uint64(11)) * 2.0**-53
 
-    @staticmethod
-    def normal(key, first, count):
-        cells = _Reference.words(key, first, count) >> np.uint64(11)
-        return _inverse(np.minimum((cells + 0.5) * 2.0**-53, 1 - 2.0**-53))
 
-    @staticmethod
-    def inside_circle(key, first, count, piece=2**20):
-        inside = 0
-        for start in range(0, count, piece):
-            word = _Reference.words(key, first + start, min(piece, count - start))
-            x, y = word >> np.uint64(32) | np.uint64(1), word & np.uint64(2**32 - 1) | np.uint64(1)
-            inside += np.count_nonzero(x * x + y * y >= x * x)  # else it passes 2**64, the square of the radius
-        return inside
+def _normal(key, first, count):
+    cells = _words(key, first, count) >> np.uint64(11)
+    return _inverse(np.minimum((cells + 0.5) * 2.0**-53, 1 - 2.0**-53))
 
-    @staticmethod
-    def payoffs(key, first, count, steps, option, piece=2**18):
-        spot, strike, drift, deviation, discount, share = option
-        sums = np.zeros((-(-count // BLOCK), 2))
-        blocks = max(1, piece // (BLOCK * steps))
-        for start in range(0, len(sums), blocks):
-            here = slice(start, min(start + blocks, len(sums)))
-            samples = min(count, here.stop * BLOCK) - start * BLOCK
-            z = _Reference.normal(key, first + start * BLOCK * steps, samples * steps).reshape(samples, steps)
-            growth = _exp(drift + deviation * z)
-            price, total = np.full(samples, spot), np.zeros(samples)
-            for step in range(steps):
-                price = price * growth[:, step]
-                total = total + price
-            payoff = np.zeros((here.stop - start) * BLOCK)
-            payoff[:samples] = discount * np.maximum(total * share - strike, 0)
-            sums[here, 0] = _fold(payoff)
-            sums[here, 1] = _fold(payoff * payoff)
-        return sums
+
+def _inside_circle(key, first, count, piece=2**20):
+    inside = 0
+    for start in range(0, count, piece):
+        word = _words(key, first + start, min(piece, count - start))
+        x, y = word >> np.uint64(32) | np.uint64(1), word & np.uint64(2**32 - 1) | np.uint64(1)
+        inside += np.count_nonzero(x * x + y * y >= x * x)  # else it passes 2**64, the square of the radius
+    return inside
+
+
+def _payoffs(key, first, count, steps, option, piece=2**18):
+    spot, strike, drift, deviation, discount, share = option
+    sums = np.zeros((-(-count // BLOCK), 2))
+    blocks = max(1, piece // (BLOCK * steps))
+    for start in range(0, len(sums), blocks):
+        here = slice(start, min(start + blocks, len(sums)))
+        samples = min(count, here.stop * BLOCK) - start * BLOCK
+        z = _normal(key, first + start * BLOCK * steps, samples * steps).reshape(samples, steps)
+        growth = _exp(drift + deviation * z)
+        price, total = np.full(samples, spot), np.zeros(samples)
+        for step in range(steps):
+            price = price * growth[:, step]
+            total = total + price
+        payoff = np.zeros((here.stop - start) * BLOCK)
+        payoff[:samples] = discount * np.maximum(total * share - strike, 0)
+        sums[here, 0] = _fold(payoff)
+        sums[here, 1] = _fold(payoff * payoff)
+    return sums
 
 
 def _fold(values):

@@ -11,10 +11,12 @@ OpenCL version adds in the order of l, so that an element is the same bits howev
 
 import numpy as np
 
+from brmpi.kernels import choice
+
 DTYPES = (np.float32, np.float64)
 
 
-def product(a, b, c, alpha=1.0, beta=0.0, backend="numba"):
+def product(a, b, c, alpha=1.0, beta=0.0, backend="auto"):
     """Set c to alpha a b + beta c, in place.
 
     Parameters
@@ -23,25 +25,23 @@ def product(a, b, c, alpha=1.0, beta=0.0, backend="numba"):
     b : (k, n), the same dtype, in C or Fortran order
     c : (m, n), the same dtype, in C or Fortran order; shares no memory with a and b
     alpha, beta : float
-    backend : "numpy", "numba" (BLAS) or "opencl"
+    backend : one of ``kernels.BACKENDS``; "numba" is BLAS
 
     Raises
     ------
     ValueError : shapes that do not fit, another dtype, or strides that are neither C's nor Fortran's
     """
     _check(a, b, c)
-    if backend not in ("numpy", "numba", "opencl"):
-        raise ValueError(f"backend = {backend!r}: known are numpy, numba, opencl")
+    choice.check(backend)
     if c.size == 0:
         return
     if a.shape[1] == 0:
         c[...] = beta * c if beta else 0
-    elif backend == "numpy":
-        _reference(a, b, c, alpha, beta)
-    elif c.flags.c_contiguous:
-        _version(backend)(a, b, c, alpha, beta)
     else:
-        _version(backend)(b.T, a.T, c.T, alpha, beta)
+        if not c.flags.c_contiguous:
+            a, b, c = b.T, a.T, c.T
+        size = c.size * a.shape[1]
+        choice.run(f"product {c.dtype}", size, backend, _reference, "product", a, b, c, alpha, beta)
 
 
 def _check(a, b, c):
@@ -59,26 +59,6 @@ def _check(a, b, c):
         raise ValueError("c shares memory with a or b")
 
 
-def _version(backend):
-    if backend == "opencl":
-        from brmpi.kernels import product_opencl
-
-        return product_opencl.product
-    return _blas
-
-
 def _reference(a, b, c, alpha, beta):
     kind = c.dtype.type
     c[...] = kind(alpha) * (a @ b) + (kind(beta) * c if beta else 0)
-
-
-def _blas(a, b, c, alpha, beta):
-    """BLAS counts in Fortran's order, in which c, b and a of C's order are their transposes: c' = b' a'."""
-    from scipy.linalg import blas
-
-    gemm = blas.dgemm if c.dtype == np.float64 else blas.sgemm
-    # In C's order an operand's transpose is passed as it lies, in Fortran's the operand itself, to be transposed.
-    right, left = ((x.T, False) if x.flags.c_contiguous else (x, True) for x in (b, a))
-    done = gemm(alpha, right[0], left[0], beta, c.T, right[1], left[1], overwrite_c=True)
-    if not np.may_share_memory(done, c):
-        c[...] = done.T

@@ -23,14 +23,14 @@ import operator
 
 import numpy as np
 
-BACKENDS = ("numpy", "numba", "opencl")
+from brmpi.kernels import choice
+
 MEANS = ("harmonic", "arithmetic")
 TOLERANCE = {"float64": 2e-15, "float32": 1e-6}
 TRAFFIC = {"heat": 3, "heat9": 3, "conduct": 4, "wave": 4}  # u, k, before 1, out 2; c2 of each cell 1, in place -1
-CACHE = 1 << 18  # bytes of a block's planes: half of the smallest second-level cache of today's boards
 
 
-def heat(u, out, c, backend="numba", rows=None):
+def heat(u, out, c, backend="auto", rows=None):
     """One explicit step of the heat equation, in two or three dimensions.
 
     Parameters
@@ -38,7 +38,7 @@ def heat(u, out, c, backend="numba", rows=None):
     u : (n + 2, m + 2) or (l + 2, n + 2, m + 2) float64 or float32, C-contiguous, with a halo of 1 [temperature]
     out : as u, in other memory; its interior is written, its halo is left as it is
     c : float or one for each dimension, alpha * dt / dx**2 >= 0; stable while their sum is at most 1/2
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
     rows : slice of the interior's first dimension that is computed; None for all
 
     Raises
@@ -50,10 +50,10 @@ def heat(u, out, c, backend="numba", rows=None):
     c = _each(c, u, "c")
     if first < last and out[_inner(u, 1)].size:
         name = "heat5" if u.ndim == 2 else "heat7"
-        _loop(name, backend, _heat)(u, out, c, first, last, *_block(u, 1))
+        _run(name, backend, _heat, u, out, c, first, last)
 
 
-def heat9(u, out, c, backend="numba", rows=None):
+def heat9(u, out, c, backend="auto", rows=None):
     """One explicit step of the heat equation in two dimensions with the 9-point Laplacian, whose error is isotropic.
 
     Parameters
@@ -69,10 +69,10 @@ def heat9(u, out, c, backend="numba", rows=None):
     first, last = _checked(u, out, 1, (2,), backend, rows)
     sixth = _number(c, u, "c", 1 / 6)
     if first < last and out[_inner(u, 1)].size:
-        _loop("heat9", backend, _heat9)(u, out, sixth, _typed(u, 4, 20), first, last)
+        _run("heat9", backend, _heat9, u, out, sixth, _typed(u, 4, 20), first, last)
 
 
-def conduct(u, out, k, c, mean="harmonic", backend="numba", rows=None):
+def conduct(u, out, k, c, mean="harmonic", backend="auto", rows=None):
     """One explicit step of the heat equation with a conductivity of each cell, in two or three dimensions.
 
     What flows through a face leaves one cell and enters the other. The harmonic mean 2 a b / (a + b), 0 between two
@@ -99,10 +99,10 @@ def conduct(u, out, k, c, mean="harmonic", backend="numba", rows=None):
     c = _each(c, u, "c", 2 if harmonic else 0.5)
     if first < last and out[_inner(u, 1)].size:
         name = "conduct5" if u.ndim == 2 else "conduct7"
-        _loop(name, backend, _conduct)(u, out, k, c, harmonic, first, last, *_block(u, 1))
+        _run(name, backend, _conduct, u, out, k, c, harmonic, first, last)
 
 
-def wave(u, before, out, c2, order=2, backend="numba", rows=None):
+def wave(u, before, out, c2, order=2, backend="auto", rows=None):
     """One leapfrog step of the wave equation, of second order in time, in two or three dimensions of equal spacing.
 
     Parameters
@@ -134,14 +134,13 @@ def wave(u, before, out, c2, order=2, backend="numba", rows=None):
     weights = _typed(u, 2 * u.ndim) if order == 2 else _typed(u, 2 * u.ndim, 4 / 3, 1 / 12)
     if first < last and out[_inner(u, halo)].size:
         name = {(2, 2): "wave5", (2, 4): "wave9", (3, 2): "wave7", (3, 4): "wave13"}[u.ndim, order]
-        rest = c2.reshape(-1, inner[-1]), step, weights, in_place, first, last, *_block(u, halo)
-        _loop(name, backend, _wave)(u, before, out, *rest)
+        c2 = c2.reshape(-1, inner[-1])
+        _run(name, backend, _wave, u, before, out, c2, step, weights, in_place, first, last)
 
 
 def _checked(u, out, halo, dimensions, backend, rows):
     """First and last row of the interior that is asked for."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend = {backend!r}: known are {', '.join(BACKENDS)}")
+    choice.check(backend)
     if not isinstance(u, np.ndarray) or u.dtype not in (np.float64, np.float32):
         raise ValueError(f"u is {getattr(u, 'dtype', type(u).__name__)}: must be an array of float64 or float32")
     if u.ndim not in dimensions:
@@ -200,21 +199,10 @@ def _inner(u, halo):
     return tuple(slice(halo, n - halo) for n in u.shape)
 
 
-def _block(u, halo):
-    """Rows of a block in 3-D: what a stencil reads of u stays in ``CACHE``."""
-    if u.ndim == 2:
-        return ()
-    return (min(u.shape[1], max(4, CACHE // ((2 * halo + 1) * u.shape[2] * u.itemsize))),)
-
-
-def _loop(name, backend, reference):
-    if backend == "numpy":
-        return reference
-    if backend == "numba":
-        from brmpi.kernels import stencil_numba as compiled
-    else:
-        from brmpi.kernels import stencil_opencl as compiled
-    return getattr(compiled, name)
+def _run(name, backend, reference, u, *arguments):
+    first, last = arguments[-2:]
+    cells = (last - first) * math.prod(u.shape[1:])
+    choice.run(f"stencil {name} {u.dtype}", cells, backend, reference, name, u, *arguments)
 
 
 def _near(u, halo, first, last):
@@ -237,7 +225,7 @@ def _sum(terms):
     return functools.reduce(operator.add, terms)  # sum() begins with 0, and 0 + -0.0 is not -0.0
 
 
-def _heat(u, out, c, first, last, block=None):
+def _heat(u, out, c, first, last):
     at = _near(u, 1, first, last)
     here = at(*(0,) * u.ndim)
     two = here + here
@@ -253,7 +241,7 @@ def _heat9(u, out, c, weights, first, last):
     _near(out, 1, first, last)(0, 0)[:] = at(0, 0) + c * ((four * near + corners) - twenty * at(0, 0))
 
 
-def _conduct(u, out, k, c, harmonic, first, last, block=None):
+def _conduct(u, out, k, c, harmonic, first, last):
     at, k_at = _near(u, 1, first, last), _near(k, 1, first, last)
     centre = (0,) * u.ndim
 
@@ -267,7 +255,7 @@ def _conduct(u, out, k, c, harmonic, first, last, block=None):
     _near(out, 1, first, last)(*centre)[:] = at(*centre) + flow
 
 
-def _wave(u, before, out, c2, step, weights, in_place, first, last, block=None):
+def _wave(u, before, out, c2, step, weights, in_place, first, last):
     halo = 1 if len(weights) == 1 else 2
     at = _near(u, halo, first, last)
     centre = (0,) * u.ndim

@@ -1,19 +1,37 @@
 """The loops of ``stencil``, compiled by Numba. Imported when they are first used: Numba takes long to load.
 
 The inner loop runs along the last axis over rows seen as arrays of their own. No freedom is given in the order or the
-rounding of operations: the bits are NumPy's. LLVM vectorises a loop whose rows it need compare for overlap at most 8
-times, so the wider stencils take two sweeps over a row that stays in the nearest cache; and ``before`` in the memory of
-``out`` has its own loop, as otherwise the two would be found to overlap. In three dimensions the rows of a plane come
-in blocks, ``block`` of them, whose planes stay in a cache until the next plane needs them.
+rounding of operations: the bits are NumPy's. ``before`` in the memory of ``out`` has its own loop, which reads it as
+what it is. In three dimensions the rows of a plane come in blocks, so many that the planes which a stencil reads fill
+``cache`` bytes and stay in a cache until the next plane needs them.
 """
 
 import functools
 
-import numpy as np
-
 from brmpi.kernels.compiled import compiled
+from brmpi.kernels.unaliased import load, store
+
+CACHE = 1 << 18  # bytes: half of the smallest second-level cache of today's boards
+PARAMETERS = {name: {"cache": (CACHE, CACHE >> 2, CACHE << 2)} for name in ("heat7", "conduct7", "wave7", "wave13")}
 
 exactly = functools.partial(compiled, fastmath=False)
+
+
+@exactly
+def block(u, planes, cache):
+    """Rows of a block.
+
+    Parameters
+    ----------
+    u : (l, n, m) float
+    planes : int, that a stencil reads
+    cache : int, bytes
+
+    Returns
+    -------
+    int
+    """
+    return min(u.shape[1], max(4, cache // (planes * u.shape[2] * u.itemsize)))
 
 
 @exactly
@@ -30,12 +48,14 @@ def heat5(u, out, c, first, last):
     for i in range(first + 1, last + 1):
         low, here, high, new = u[i - 1], u[i], u[i + 1], out[i]
         for j in range(1, here.size - 1):
-            two = here[j] + here[j]
-            new[j] = here[j] + (c0 * ((low[j] + high[j]) - two) + c1 * ((here[j - 1] + here[j + 1]) - two))
+            x = load(here, j)
+            two = x + x
+            rise = c0 * ((load(low, j) + load(high, j)) - two)
+            store(new, j, x + (rise + c1 * ((load(here, j - 1) + load(here, j + 1)) - two)), 0)
 
 
 @exactly
-def heat7(u, out, c, first, last, block):
+def heat7(u, out, c, first, last, cache=CACHE):
     """Explicit step of the heat equation, 7 points.
 
     Parameters
@@ -43,19 +63,21 @@ def heat7(u, out, c, first, last, block):
     u, out : (l + 2, n + 2, m + 2) float
     c : tuple of 3 float
     first, last : int, planes of the interior
-    block : int, rows
+    cache : int, bytes
     """
     c0, c1, c2 = c
-    end = u.shape[1] - 1
-    for begin in range(1, end, block):
+    end, rows = u.shape[1] - 1, block(u, 3, cache)
+    for begin in range(1, end, rows):
         for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + block, end)):
+            for i in range(begin, min(begin + rows, end)):
                 below, above, low, high = u[h - 1, i], u[h + 1, i], u[h, i - 1], u[h, i + 1]
                 here, new = u[h, i], out[h, i]
                 for j in range(1, here.size - 1):
-                    two = here[j] + here[j]
-                    new[j] = here[j] + ((c0 * ((below[j] + above[j]) - two) + c1 * ((low[j] + high[j]) - two))
-                                        + c2 * ((here[j - 1] + here[j + 1]) - two))
+                    x = load(here, j)
+                    two = x + x
+                    rise = c0 * ((load(below, j) + load(above, j)) - two)
+                    rise = rise + c1 * ((load(low, j) + load(high, j)) - two)
+                    store(new, j, x + (rise + c2 * ((load(here, j - 1) + load(here, j + 1)) - two)), 0)
 
 
 @exactly
@@ -73,57 +95,73 @@ def heat9(u, out, c, weights, first, last):
     for i in range(first + 1, last + 1):
         low, here, high, new = u[i - 1], u[i], u[i + 1], out[i]
         for j in range(1, here.size - 1):
-            near = (low[j] + high[j]) + (here[j - 1] + here[j + 1])
-            corners = (low[j - 1] + low[j + 1]) + (high[j - 1] + high[j + 1])
-            new[j] = here[j] + c * ((four * near + corners) - twenty * here[j])
+            near = (load(low, j) + load(high, j)) + (load(here, j - 1) + load(here, j + 1))
+            lower, upper = load(low, j - 1) + load(low, j + 1), load(high, j - 1) + load(high, j + 1)
+            x = load(here, j)
+            store(new, j, x + c * ((four * near + (lower + upper)) - twenty * x), 0)
 
 
 @exactly
-def arithmetic(x, y, k_x, k_y, c):
-    """What flows through a face, by the arithmetic mean of its cells' conductivities.
+def flux(u, i, v, j, k, q, c, harmonic, one):
+    """What flows through the face between two cells.
 
     Parameters
     ----------
-    x, y, k_x, k_y : float, the cells'
-    c : float, half the step's
+    u, k : (m,) float, row of the first cell and its conductivities
+    i, j : int, the cells' places
+    v, q : (m,) float, row of the second cell and its conductivities
+    c : float, twice (harmonic) or half the step's
+    harmonic : bool, which mean of the conductivities
+    one : float
 
     Returns
     -------
     float
     """
-    return c * (k_x + k_y) * (y - x)
+    a, b = load(k, i), load(q, j)
+    both = a + b
+    mean = a * (b / (both if both != 0 else one)) if harmonic else both
+    return c * mean * (load(v, j) - load(u, i))
 
 
 @exactly
-def harmonic_across(low, high, k_low, k_high, c, out):
-    """What flows through the faces between two rows of cells, by the harmonic mean.
+def conducted(low, here, high, k_low, kept, k_high, new, c0, c1, harmonic):
+    """A row of ``conduct5``.
 
     Parameters
     ----------
-    low, high, k_low, k_high : (m,) float
-    c : float, twice the step's
-    out : (m,) float
+    low, here, high, k_low, kept, k_high, new : (m + 2,) float
+    c0, c1 : float
+    harmonic : bool
     """
-    one = out.dtype.type(1)
-    for j in range(out.size):
-        both = k_low[j] + k_high[j]
-        out[j] = c * (k_low[j] * (k_high[j] / (both if both != 0 else one))) * (high[j] - low[j])
+    one = new.dtype.type(1)
+    for j in range(1, here.size - 1):
+        across = (flux(here, j, high, j, kept, k_high, c0, harmonic, one)
+                  - flux(low, j, here, j, k_low, kept, c0, harmonic, one))
+        along = (flux(here, j, here, j + 1, kept, kept, c1, harmonic, one)
+                 - flux(here, j - 1, here, j, kept, kept, c1, harmonic, one))
+        store(new, j, load(here, j) + (across + along), 0)
 
 
 @exactly
-def harmonic_along(here, k, c, out):
-    """What flows through the faces between the cells of a row, by the harmonic mean.
+def conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, new, c0, c1, c2, harmonic):
+    """A row of ``conduct7``.
 
     Parameters
     ----------
-    here, k : (m,) float
-    c : float, twice the step's
-    out : (m,) float, the last one is left
+    below, low, here, high, above, k_below, k_low, kept, k_high, k_above, new : (m + 2,) float
+    c0, c1, c2 : float
+    harmonic : bool
     """
-    one = out.dtype.type(1)
-    for j in range(out.size - 1):
-        both = k[j] + k[j + 1]
-        out[j] = c * (k[j] * (k[j + 1] / (both if both != 0 else one))) * (here[j + 1] - here[j])
+    one = new.dtype.type(1)
+    for j in range(1, here.size - 1):
+        rise = (flux(here, j, above, j, kept, k_above, c0, harmonic, one)
+                - flux(below, j, here, j, k_below, kept, c0, harmonic, one))
+        across = (flux(here, j, high, j, kept, k_high, c1, harmonic, one)
+                  - flux(low, j, here, j, k_low, kept, c1, harmonic, one))
+        along = (flux(here, j, here, j + 1, kept, kept, c2, harmonic, one)
+                 - flux(here, j - 1, here, j, kept, kept, c2, harmonic, one))
+        store(new, j, load(here, j) + ((rise + across) + along), 0)
 
 
 @exactly
@@ -138,59 +176,15 @@ def conduct5(u, out, k, c, harmonic, first, last):
     first, last : int, rows of the interior
     """
     c0, c1 = c
-    if not harmonic:
-        for i in range(first + 1, last + 1):
-            low, here, high, k_low, kept, k_high, new = u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i]
-            for j in range(1, here.size - 1):
-                x, k_x = here[j], kept[j]
-                rise = arithmetic(x, high[j], k_x, k_high[j], c0) - arithmetic(low[j], x, k_low[j], k_x, c0)
-                beside = (arithmetic(x, here[j + 1], k_x, kept[j + 1], c1)
-                          - arithmetic(here[j - 1], x, kept[j - 1], k_x, c1))
-                new[j] = x + (rise + beside)
-        return
-    below, above, right = np.empty_like(u[0]), np.empty_like(u[0]), np.empty_like(u[0])
-    harmonic_across(u[first], u[first + 1], k[first], k[first + 1], c0, below)
     for i in range(first + 1, last + 1):
-        here, new = u[i], out[i]
-        harmonic_across(here, u[i + 1], k[i], k[i + 1], c0, above)
-        harmonic_along(here, k[i], c1, right)
-        for j in range(1, here.size - 1):
-            new[j] = here[j] + ((above[j] - below[j]) + (right[j] - right[j - 1]))
-        below, above = above, below
+        if harmonic:
+            conducted(u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i], c0, c1, True)
+        else:
+            conducted(u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i], c0, c1, False)
 
 
 @exactly
-def arithmetic7(u, out, k, c0, c1, c2, first, last, block):
-    """As ``conduct7``, by the arithmetic mean.
-
-    Parameters
-    ----------
-    u, out, k : (l + 2, n + 2, m + 2) float
-    c0, c1, c2 : float, half the step's
-    first, last : int, planes of the interior
-    block : int, rows
-    """
-    end = u.shape[1] - 1
-    rise = np.empty_like(u[0, 0])
-    for begin in range(1, end, block):
-        for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + block, end)):
-                low, here, high = u[h - 1, i], u[h, i], u[h + 1, i]
-                k_low, kept, k_high = k[h - 1, i], k[h, i], k[h + 1, i]
-                for j in range(1, here.size - 1):
-                    x, k_x = here[j], kept[j]
-                    rise[j] = arithmetic(x, high[j], k_x, k_high[j], c0) - arithmetic(low[j], x, k_low[j], k_x, c0)
-                low, high, k_low, k_high, new = u[h, i - 1], u[h, i + 1], k[h, i - 1], k[h, i + 1], out[h, i]
-                for j in range(1, here.size - 1):
-                    x, k_x = here[j], kept[j]
-                    across = arithmetic(x, high[j], k_x, k_high[j], c1) - arithmetic(low[j], x, k_low[j], k_x, c1)
-                    along = (arithmetic(x, here[j + 1], k_x, kept[j + 1], c2)
-                             - arithmetic(here[j - 1], x, kept[j - 1], k_x, c2))
-                    new[j] = x + ((rise[j] + across) + along)
-
-
-@exactly
-def conduct7(u, out, k, c, harmonic, first, last, block):
+def conduct7(u, out, k, c, harmonic, first, last, cache=CACHE):
     """Explicit step of the heat equation with a conductivity of each cell, 3-D.
 
     Parameters
@@ -199,31 +193,21 @@ def conduct7(u, out, k, c, harmonic, first, last, block):
     c : tuple of 3 float, twice (harmonic) or half the step's
     harmonic : bool
     first, last : int, planes of the interior
-    block : int, rows
+    cache : int, bytes
     """
     c0, c1, c2 = c
-    end, m = u.shape[1] - 1, u.shape[2]
-    if not harmonic:
-        arithmetic7(u, out, k, c0, c1, c2, first, last, block)
-        return
-    faces = np.empty((2, block, m), u.dtype)  # between two planes, below and above in turn
-    low, high, beside = np.empty(m, u.dtype), np.empty(m, u.dtype), np.empty(m, u.dtype)
-    for begin in range(1, end, block):
-        stop = min(begin + block, end)
-        for i in range(begin, stop):
-            below = faces[first % 2, i - begin]
-            harmonic_across(u[first, i], u[first + 1, i], k[first, i], k[first + 1, i], c0, below)
+    end, rows = u.shape[1] - 1, block(u, 6, cache)
+    for begin in range(1, end, rows):
         for h in range(first + 1, last + 1):
-            harmonic_across(u[h, begin - 1], u[h, begin], k[h, begin - 1], k[h, begin], c1, low)
-            for i in range(begin, stop):
-                here, kept, new = u[h, i], k[h, i], out[h, i]
-                below, above = faces[(h - 1) % 2, i - begin], faces[h % 2, i - begin]
-                harmonic_across(here, u[h + 1, i], kept, k[h + 1, i], c0, above)
-                harmonic_across(here, u[h, i + 1], kept, k[h, i + 1], c1, high)
-                harmonic_along(here, kept, c2, beside)
-                for j in range(1, m - 1):
-                    new[j] = here[j] + (((above[j] - below[j]) + (high[j] - low[j])) + (beside[j] - beside[j - 1]))
-                low, high = high, low
+            for i in range(begin, min(begin + rows, end)):
+                below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
+                k_below, k_low, kept, k_high, k_above = k[h - 1, i], k[h, i - 1], k[h, i], k[h, i + 1], k[h + 1, i]
+                if harmonic:
+                    conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, out[h, i],
+                               c0, c1, c2, True)
+                else:
+                    conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, out[h, i],
+                               c0, c1, c2, False)
 
 
 @exactly
@@ -242,71 +226,42 @@ def leapt(here, old, c2, laplacian):
 
 
 @exactly
-def laplacian5(low, here, high, four, j):
-    """Sum of differences to the four neighbours of a cell.
+def laplacian2(low, here, high, four, j, by):
+    """Sum of differences to the four cells a distance away.
 
     Parameters
     ----------
     low, here, high : (m,) float, rows
     four : float
-    j : int
+    j : int, the cell's place
+    by : int, the distance
 
     Returns
     -------
     float
     """
-    return ((low[j] + high[j]) + (here[j - 1] + here[j + 1])) - four * here[j]
+    near = (load(low, j) + load(high, j)) + (load(here, j - by) + load(here, j + by))
+    return near - four * load(here, j)
 
 
 @exactly
-def laplacian7(below, low, here, high, above, six, j):
-    """Sum of differences to the six neighbours of a cell.
+def laplacian3(below, low, here, high, above, six, j, by):
+    """Sum of differences to the six cells a distance away.
 
     Parameters
     ----------
     below, low, here, high, above : (m,) float, rows
     six : float
-    j : int
+    j : int, the cell's place
+    by : int, the distance
 
     Returns
     -------
     float
     """
-    return (((below[j] + above[j]) + (low[j] + high[j])) + (here[j - 1] + here[j + 1])) - six * here[j]
-
-
-@exactly
-def far5(low, here, high, four, j):
-    """As ``laplacian5``, of cells two away.
-
-    Parameters
-    ----------
-    low, here, high : (m,) float, rows
-    four : float
-    j : int
-
-    Returns
-    -------
-    float
-    """
-    return ((low[j] + high[j]) + (here[j - 2] + here[j + 2])) - four * here[j]
-
-
-@exactly
-def far7(below, low, here, high, above, six, j):
-    """As ``laplacian7``, of cells two away.
-
-    Parameters
-    ----------
-    below, low, here, high, above : (m,) float, rows
-    six : float
-    j : int
-
-    Returns
-    -------
-    float
-    """
-    return (((below[j] + above[j]) + (low[j] + high[j])) + (here[j - 2] + here[j + 2])) - six * here[j]
+    near = ((load(below, j) + load(above, j)) + (load(low, j) + load(high, j))) + (load(here, j - by)
+                                                                                  + load(here, j + by))
+    return near - six * load(here, j)
 
 
 @exactly
@@ -327,10 +282,12 @@ def wave5(u, before, out, c2, step, weights, in_place, first, last):
         low, here, high, old, new, c = u[i - 1], u[i], u[i + 1], before[i], out[i], c2[(i - 1) * step]
         if in_place:
             for j in range(1, here.size - 1):
-                new[j] = leapt(here[j], new[j], c[j - 1], laplacian5(low, here, high, four, j))
+                laplacian = laplacian2(low, here, high, four, j, 1)
+                store(new, j, leapt(load(here, j), new[j], load(c, j - 1), laplacian), 0)
         else:
             for j in range(1, here.size - 1):
-                new[j] = leapt(here[j], old[j], c[j - 1], laplacian5(low, here, high, four, j))
+                laplacian = laplacian2(low, here, high, four, j, 1)
+                store(new, j, leapt(load(here, j), load(old, j), load(c, j - 1), laplacian), 0)
 
 
 @exactly
@@ -347,22 +304,23 @@ def wave9(u, before, out, c2, step, weights, in_place, first, last):
     first, last : int, rows of the interior
     """
     four, w1, w2 = weights
-    near = np.empty_like(u[0])
     for i in range(first + 2, last + 2):
-        low, here, high = u[i - 1], u[i], u[i + 1]
-        for j in range(2, here.size - 2):
-            near[j] = w1 * laplacian5(low, here, high, four, j)
-        low, high, old, new, c = u[i - 2], u[i + 2], before[i], out[i], c2[(i - 2) * step]
+        lower, low, here, high, higher = u[i - 2], u[i - 1], u[i], u[i + 1], u[i + 2]
+        old, new, c = before[i], out[i], c2[(i - 2) * step]
         if in_place:
             for j in range(2, here.size - 2):
-                new[j] = leapt(here[j], new[j], c[j - 2], near[j] - w2 * far5(low, here, high, four, j))
+                laplacian = (w1 * laplacian2(low, here, high, four, j, 1)
+                             - w2 * laplacian2(lower, here, higher, four, j, 2))
+                store(new, j, leapt(load(here, j), new[j], load(c, j - 2), laplacian), 0)
         else:
             for j in range(2, here.size - 2):
-                new[j] = leapt(here[j], old[j], c[j - 2], near[j] - w2 * far5(low, here, high, four, j))
+                laplacian = (w1 * laplacian2(low, here, high, four, j, 1)
+                             - w2 * laplacian2(lower, here, higher, four, j, 2))
+                store(new, j, leapt(load(here, j), load(old, j), load(c, j - 2), laplacian), 0)
 
 
 @exactly
-def wave7(u, before, out, c2, step, weights, in_place, first, last, block):
+def wave7(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE):
     """Leapfrog step of the wave equation, 3-D, second order.
 
     Parameters
@@ -373,27 +331,27 @@ def wave7(u, before, out, c2, step, weights, in_place, first, last, block):
     weights : tuple of 1 float, 6
     in_place : bool, whether out is before
     first, last : int, planes of the interior
-    block : int, rows
+    cache : int, bytes
     """
     six = weights[0]
-    n = u.shape[1] - 2
-    for begin in range(1, n + 1, block):
+    n, rows = u.shape[1] - 2, block(u, 3, cache)
+    for begin in range(1, n + 1, rows):
         for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + block, n + 1)):
+            for i in range(begin, min(begin + rows, n + 1)):
                 below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
                 old, new, c = before[h, i], out[h, i], c2[((h - 1) * n + i - 1) * step]
                 if in_place:
                     for j in range(1, here.size - 1):
-                        laplacian = laplacian7(below, low, here, high, above, six, j)
-                        new[j] = leapt(here[j], new[j], c[j - 1], laplacian)
+                        laplacian = laplacian3(below, low, here, high, above, six, j, 1)
+                        store(new, j, leapt(load(here, j), new[j], load(c, j - 1), laplacian), 0)
                 else:
                     for j in range(1, here.size - 1):
-                        laplacian = laplacian7(below, low, here, high, above, six, j)
-                        new[j] = leapt(here[j], old[j], c[j - 1], laplacian)
+                        laplacian = laplacian3(below, low, here, high, above, six, j, 1)
+                        store(new, j, leapt(load(here, j), load(old, j), load(c, j - 1), laplacian), 0)
 
 
 @exactly
-def wave13(u, before, out, c2, step, weights, in_place, first, last, block):
+def wave13(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE):
     """Leapfrog step of the wave equation, 3-D, fourth order.
 
     Parameters
@@ -404,24 +362,23 @@ def wave13(u, before, out, c2, step, weights, in_place, first, last, block):
     weights : tuple of 3 float, 6, 4/3 and 1/12
     in_place : bool, whether out is before
     first, last : int, planes of the interior
-    block : int, rows
+    cache : int, bytes
     """
     six, w1, w2 = weights
-    n = u.shape[1] - 4
-    near = np.empty_like(u[0, 0])
-    for begin in range(2, n + 2, block):
+    n, rows = u.shape[1] - 4, block(u, 5, cache)
+    for begin in range(2, n + 2, rows):
         for h in range(first + 2, last + 2):
-            for i in range(begin, min(begin + block, n + 2)):
+            for i in range(begin, min(begin + rows, n + 2)):
                 below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
-                for j in range(2, here.size - 2):
-                    near[j] = w1 * laplacian7(below, low, here, high, above, six, j)
-                below, low, high, above = u[h - 2, i], u[h, i - 2], u[h, i + 2], u[h + 2, i]
+                deep, lower, higher, top = u[h - 2, i], u[h, i - 2], u[h, i + 2], u[h + 2, i]
                 old, new, c = before[h, i], out[h, i], c2[((h - 2) * n + i - 2) * step]
                 if in_place:
                     for j in range(2, here.size - 2):
-                        laplacian = near[j] - w2 * far7(below, low, here, high, above, six, j)
-                        new[j] = leapt(here[j], new[j], c[j - 2], laplacian)
+                        laplacian = (w1 * laplacian3(below, low, here, high, above, six, j, 1)
+                                     - w2 * laplacian3(deep, lower, here, higher, top, six, j, 2))
+                        store(new, j, leapt(load(here, j), new[j], load(c, j - 2), laplacian), 0)
                 else:
                     for j in range(2, here.size - 2):
-                        laplacian = near[j] - w2 * far7(below, low, here, high, above, six, j)
-                        new[j] = leapt(here[j], old[j], c[j - 2], laplacian)
+                        laplacian = (w1 * laplacian3(below, low, here, high, above, six, j, 1)
+                                     - w2 * laplacian3(deep, lower, here, higher, top, six, j, 2))
+                        store(new, j, leapt(load(here, j), load(old, j), load(c, j - 2), laplacian), 0)
