@@ -1,5 +1,8 @@
 """The matrix product: exact answers, extended precision, versions within the bound, all orders and odd shapes."""
 
+import functools
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -98,14 +101,75 @@ def test_cutting_rows_and_columns_changes_no_bit_of_opencl(backend, dtype, rows,
 
 @pytest.mark.parametrize("backend", BACKENDS[2:])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_tiles_of_an_accelerator_give_the_same_bits(backend, dtype, monkeypatch):
+@pytest.mark.parametrize("orders", ["CCC", "FCC", "CFC", "FFC"])
+@pytest.mark.parametrize("width", [1, 8])
+def test_the_tiles_of_an_accelerator_give_the_same_bits(backend, dtype, orders, width, monkeypatch):
     from brmpi.kernels import product_opencl
 
-    a, b, c = matrices(70, 90, 150, dtype)
+    a, b, c = matrices(70, 90, 150, dtype, orders)
     one, two = c.copy(), c.copy()
     product(a, b, one, 1.1, 0.9, backend)
     monkeypatch.setattr(product_opencl, "PROCESSOR", product_opencl.ACCELERATOR)
+    monkeypatch.setattr(opencl.device(), "width", lambda dtype: width)
     product(a, b, two, 1.1, 0.9, backend)
+    assert one.tobytes() == two.tobytes()
+
+
+@pytest.mark.parametrize("backend", BACKENDS[2:])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_all_parameters_give_the_same_bits(backend, dtype):
+    from brmpi.kernels import product_opencl
+
+    a, b, c = matrices(157, 301, 279, dtype)
+    product_opencl.product(a, b, one := c.copy(), 1.1, 0.9)
+    assert (abs(one - (1.1 * (a @ b) + 0.9 * c)) <= 2 * bound(a, b, c, 1.1, 0.9)).all()
+    for values in itertools.product(*product_opencl.PARAMETERS.values()):
+        product_opencl.product(a, b, two := c.copy(), 1.1, 0.9, **dict(zip(product_opencl.PARAMETERS, values)))
+        assert one.tobytes() == two.tobytes(), values
+
+
+@pytest.mark.parametrize("backend", BACKENDS[2:])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("orders", ["CC", "CF", "FC", "FF"])
+@pytest.mark.parametrize(("m", "k", "n"), [(128, 128, 256), (129, 257, 270), (7, 15, 9)])
+def test_opencl_adds_in_the_order_of_l(backend, dtype, orders, m, k, n):
+    a, b, c = matrices(m, k, n, dtype, orders + "C")
+    product(a, b, c, backend=backend)
+    for i, j in ((0, 0), (m - 1, n - 1), (m // 2, n // 2), (m - 1, 0), (0, n - 1)):
+        alone = np.empty((1, 1), dtype)
+        product(a[i:i + 1].copy(), b[:, j:j + 1].copy(), alone, backend=backend)
+        assert alone[0, 0] == c[i, j]
+    # the large number swallows what was added before it, and what comes after its opposite stays
+    large = 2.0 / np.finfo(dtype).eps
+    steps = np.resize([1.0, large, -large, 0.25], k).astype(dtype)
+    a[:], b[:] = steps, 1
+    product(a, b, c, backend=backend)
+    assert (c == functools.reduce(lambda total, step: dtype(total + step), steps, dtype(0))).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS[2:])
+def test_little_local_memory(backend, monkeypatch):
+    from brmpi.kernels import product_opencl
+
+    class Small:
+        local_mem_size = 32768  # the least that the standard allows
+
+        def __getattr__(self, name):
+            return getattr(whole, name)
+
+    device, programs = opencl.device(), []
+    whole, program = device.device, device.program
+
+    def watched(name, **defines):
+        programs.append(defines)
+        return program(name, **defines)
+
+    monkeypatch.setattr(device, "program", watched)
+    a, b, c = matrices(70, 90, 150, np.float64)
+    product_opencl.product(a, b, one := c.copy(), 1.1, 0.9)
+    monkeypatch.setattr(device, "device", Small())
+    product_opencl.product(a, b, two := c.copy(), 1.1, 0.9)
+    assert programs[1]["DEPTH"] < programs[0]["DEPTH"]
     assert one.tobytes() == two.tobytes()
 
 
