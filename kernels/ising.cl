@@ -1,38 +1,47 @@
 /* Metropolis updates of one colour of a checkerboard: see brmpi/kernels/ising.py, which defines them.
  *
- * A work item makes one Philox block and updates its up to eight sites, which are every second of sixteen columns. */
+ * A work item makes STRETCH Philox blocks, a multiple of BLOCKS, and updates their up to 8 STRETCH sites, which are
+ * every second of 16 STRETCH columns: 16 at a time, and the last ones singly. */
+#include "philox4x64.cl"
 
-#ifdef __SIZEOF_INT128__ /* processors: one instruction for both halves of a product */
-#define PRODUCT(high, low, a, b)                                         \
-    const unsigned __int128 whole_##high = (unsigned __int128)(a) * (b); \
-    const ulong high = whole_##high >> 64, low = whole_##high;
+#ifdef __ENDIAN_LITTLE__
+#define FIRST(x) (x)          /* of two bytes, beneath anything */
+#define TURN 0xFE             /* 1 ^ -2 = -1 and back, in the first of two bytes */
+#define HALVES(x) as_uint8(x) /* of words, the lower one first */
 #else
-#define PRODUCT(high, low, a, b) const ulong high = mul_hi(a, b), low = (a) * (b);
+#define FIRST(x) ((x) >> (short16)8)
+#define TURN 0xFE00
+#define HALVES(x) as_uint8(rotate(x, (ulong4)32))
 #endif
+#define LIMIT(k, m4, m2, none, p2, p4) ((k) == 0 ? none : (k) == 2 ? p2 : (k) == 4 ? p4 : (k) == -2 ? m2 : m4)
 
-ulong4 philox(ulong2 key, ulong4 counter)
+/* Sixteen pairs of spins from anywhere on: one of this colour and one of the other. */
+typedef struct __attribute__((packed)) {
+    short16 both;
+} pairs;
+
+INLINE short16 load(global const char *spin)
 {
-    ulong k0 = key.x, k1 = key.y, c0 = counter.x, c1 = counter.y, c2 = counter.z, c3 = counter.w;
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        PRODUCT(high0, low0, 0xD2E7470EE14C6C93UL, c0)
-        PRODUCT(high1, low1, 0xCA5A826395121157UL, c2)
-        c0 = high1 ^ c1 ^ k0;
-        c1 = low1;
-        c2 = high0 ^ c3 ^ k1;
-        c3 = low0;
-        k0 += 0x9E3779B97F4A7C15UL;
-        k1 += 0xBB67AE8584CAA73BUL;
-    }
-    return (ulong4)(c0, c1, c2, c3);
+    return FIRST(((global const pairs *)spin)->both);
 }
 
-void site(global char *restrict spin, long stride, uint half_word, int m4, int m2, int none, int p2, int p4)
+/* Sites that are every second from a spin on; those between are written as they are. */
+INLINE void update(global char *restrict spin, long stride, const uint *random, int number, int m4, int m2, int none,
+                   int p2, int p4)
 {
-    const int s = spin[0];
-    const int k = s * (spin[-stride] + spin[stride] + spin[-1] + spin[1]);
-    const int limit = k == 0 ? none : k == 2 ? p2 : k == 4 ? p4 : k == -2 ? m2 : m4;
-    spin[0] = (int)(half_word >> 1) <= limit ? -s : s;
+    int p = 0;
+    for (; p + 16 <= number; p += 16, spin += 32) {
+        const short16 around = load(spin - stride) + load(spin + stride) + load(spin - 1) + load(spin + 1);
+        const short16 s = load(spin) << (short16)8 >> (short16)8, sum = around << (short16)8 >> (short16)8;
+        const int16 k = convert_int16(s * sum);
+        const int16 limit = LIMIT(k, (int16)m4, (int16)m2, (int16)none, (int16)p2, (int16)p4);
+        const int16 turns = as_int16(vload16(0, random + p) >> 1) <= limit; /* -1 is true */
+        ((global pairs *)spin)->both ^= convert_short16(turns) & (short16)TURN;
+    }
+    for (; p < number; p++, spin += 2) {
+        const int s = spin[0], k = s * (spin[-stride] + spin[stride] + spin[-1] + spin[1]);
+        spin[0] = (int)(random[p] >> 1) <= LIMIT(k, m4, m2, none, p2, p4) ? -s : s;
+    }
 }
 
 /* first and end are a row's sites of the colour, counted from global column 0; odd is their column's parity. */
@@ -42,19 +51,21 @@ kernel void half_sweep(global char *restrict spins, int rows, long columns, ulon
     const long stride = columns + 2;
     const int i = get_global_id(1), second = i & 1;
     const long begin = second ? first.y : first.x, stop = second ? end.y : end.x;
-    const long block = begin / 8 + get_global_id(0);
+    const long block = begin / 8 + (long)get_global_id(0) * STRETCH;
     if (i >= rows || 8 * block >= stop)
         return;
-    const ulong4 w = philox(key, (ulong4)(block, row + i, time, 0));
-    const uint each[8] = {w.x, w.x >> 32, w.y, w.y >> 32, w.z, w.z >> 32, w.w, w.w >> 32};
-    global char *spin = spins + (i + 1) * stride + 1 + (16 * block + ((odd + i) & 1) - column);
-    if (8 * block >= begin && 8 * block + 8 <= stop)
-        for (int p = 0; p < 8; p++)
-            site(spin + 2 * p, stride, each[p], m4, m2, none, p2, p4);
-    else
-        for (int p = 0; p < 8; p++)
-            if (8 * block + p >= begin && 8 * block + p < stop)
-                site(spin + 2 * p, stride, each[p], m4, m2, none, p2, p4);
+    ulong keys[20];
+    uint random[8 * STRETCH];
+    const int from = max(begin - 8 * block, 0L), to = min(stop - 8 * block, 8L * STRETCH);
+    schedule(key, keys);
+    for (int n = 0; 8 * n < to; n += BLOCKS) {
+        ulong words[4 * BLOCKS];
+        make(keys, (ulong4)(block, row + i, time, 0), n, words);
+        for (int w = 0; w < BLOCKS; w++)
+            vstore8(HALVES(vload4(w, words)), n + w, random);
+    }
+    update(spins + (i + 1) * stride + 1 + (16 * block + ((odd + i) & 1) - column) + 2 * from, stride, random + from,
+           to - from, m4, m2, none, p2, p4);
 }
 
 /* Each row's energy and magnetisation. */
@@ -66,9 +77,16 @@ kernel void sums(global const char *restrict spins, int rows, long columns, glob
         return;
     global const char *here = spins + (i + 1) * stride + 1, *down = here + stride;
     long bonds = 0, all = 0;
-    for (long j = 0; j < columns; j++) {
-        bonds -= here[j] * (here[j + 1] + down[j]);
-        all += here[j];
+    for (long j = 0; j < columns;) {
+        const int length = min(columns - j, 1L << 28); /* whose sums an int holds */
+        int some_bonds = 0, some = 0;
+        for (int k = 0; k < length; k++) {
+            some_bonds -= here[j + k] * (here[j + k + 1] + down[j + k]);
+            some += here[j + k];
+        }
+        bonds += some_bonds;
+        all += some;
+        j += length;
     }
     out[2 * i] = bonds;
     out[2 * i + 1] = all;

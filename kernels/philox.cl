@@ -1,12 +1,11 @@
-/* Philox4x64-10 by global index and Monte Carlo payoffs: see brmpi/kernels/philox.py, which defines them.
+/* Random numbers by global index and Monte Carlo payoffs: see brmpi/kernels/philox.py, which defines them.
  *
- * A work item takes CHUNK words at a time, WIDTH (4, 8 or 16) of them side by side; a group's items share a block of
- * BLOCK samples. FLOAT64 is 1 where the device has it, CARRY where the counter's lowest word wraps around on the way.
+ * A work item takes CHUNK words at a time, a multiple of 4 BLOCKS: all are made first, the rest is done by vectors of
+ * WIDTH (4, 8 or 16). A group's items share a block of BLOCK samples. FLOAT64 is 1 where the device has it.
  * Nothing is fused and every sum has its order: the bits are NumPy's. */
 #pragma OPENCL FP_CONTRACT OFF
+#include "philox4x64.cl"
 
-#define JOIN(a, b) a##b
-#define OF(type, width) JOIN(type, width)
 #define reals OF(double, WIDTH)
 #define integers OF(long, WIDTH)
 #define naturals OF(ulong, WIDTH)
@@ -23,81 +22,47 @@
 #define LANES (integers)(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 #endif
 
-#ifdef __SIZEOF_INT128__ /* processors: one instruction for both halves of a product */
-#define PRODUCT(high, low, a, b)                          \
-    const unsigned __int128 whole_##high = (unsigned __int128)(a) * (b); \
-    const ulong high = whole_##high >> 64, low = whole_##high;
-#else
-#define PRODUCT(high, low, a, b) const ulong high = mul_hi(a, b), low = (a) * (b);
-#endif
-
-ulong4 philox(ulong2 key, ulong4 start, ulong after)
+/* The chunk-th CHUNK words from a counter on. */
+INLINE void fill(ulong2 key, ulong4 start, ulong chunk, ulong *out)
 {
-    ulong k0 = key.x, k1 = key.y;
-    ulong c0 = start.x + after, c1 = start.y, c2 = start.z, c3 = start.w;
-#if CARRY
-    if (c0 < after && ++c1 == 0 && ++c2 == 0)
-        ++c3;
-#endif
-#pragma unroll
-    for (int round = 0; round < 10; round++) {
-        PRODUCT(high0, low0, 0xD2E7470EE14C6C93UL, c0)
-        PRODUCT(high1, low1, 0xCA5A826395121157UL, c2)
-        c0 = high1 ^ c1 ^ k0;
-        c1 = low1;
-        c2 = high0 ^ c3 ^ k1;
-        c3 = low0;
-        k0 += 0x9E3779B97F4A7C15UL;
-        k1 += 0xBB67AE8584CAA73BUL;
-    }
-    return (ulong4)(c0, c1, c2, c3);
+    ulong keys[20];
+    schedule(key, keys);
+    for (int n = 0; n < CHUNK / 4; n += BLOCKS)
+        make(keys, start, chunk * (CHUNK / 4) + n, out + 4 * n);
 }
 
-/* WIDTH words, the part-th of those that begin with a counter. */
-naturals numbers(ulong2 key, ulong4 start, ulong part)
-{
-#if WIDTH == 4
-    return philox(key, start, part);
-#elif WIDTH == 8
-    return (naturals)(philox(key, start, 2 * part), philox(key, start, 2 * part + 1));
-#else
-    return (naturals)(philox(key, start, 4 * part), philox(key, start, 4 * part + 1), philox(key, start, 4 * part + 2),
-                      philox(key, start, 4 * part + 3));
-#endif
-}
+/* Write a work item's numbers, which are those from lane on, to their places. */
+#define WRITE(each, lane, count, out)                                          \
+    const long first = (long)get_global_id(0) * CHUNK - lane;                  \
+    if (first >= 0 && first + CHUNK <= count)                                  \
+        for (int n = 0; n < CHUNK / WIDTH; n++)                                \
+            store(load(n, each), n, out + first);                              \
+    else                                                                       \
+        for (int i = max(0L, -first); i < min((long)CHUNK, count - first); i++) \
+            out[first + i] = each[i];
 
 kernel void words(ulong2 key, ulong4 start, int lane, long count, global ulong *restrict out)
 {
-    for (int n = 0; n < CHUNK / WIDTH; n++) {
-        const long part = get_global_id(0) * (CHUNK / WIDTH) + n, i = WIDTH * part - lane;
-        const naturals values = numbers(key, start, part);
-        if (i >= 0 && i + WIDTH <= count)
-            store(values, 0, out + i);
-        else {
-            ulong each[WIDTH];
-            store(values, 0, each);
-            for (int k = 0; k < WIDTH; k++)
-                if (i + k >= 0 && i + k < count)
-                    out[i + k] = each[k];
-        }
-    }
+    ulong each[CHUNK];
+    fill(key, start, get_global_id(0), each);
+    WRITE(each, lane, count, out)
 }
 
 /* A work item writes one number. */
 kernel void inside(ulong2 key, ulong4 start, int lane, long count, global ulong *restrict out)
 {
+    ulong each[CHUNK];
+    long lanes[WIDTH], all = 0;
     integers found = 0;
+    fill(key, start, get_global_id(0), each);
     for (int n = 0; n < CHUNK / WIDTH; n++) {
-        const long part = get_global_id(0) * (CHUNK / WIDTH) + n;
-        const naturals w = numbers(key, start, part);
-        const naturals x = w >> 32 | 1UL, y = (w & 0xFFFFFFFFUL) | 1UL, square = x * x;
-        const integers at = WIDTH * part - lane + LANES;
+        const naturals w = load(n, each), x = w >> 32 | 1UL, y = (w & 0xFFFFFFFFUL) | 1UL, square = x * x;
+        const integers at = (long)get_global_id(0) * CHUNK - lane + WIDTH * n + LANES;
         found -= (y * y + square >= square) & (at >= 0) & (at < count); /* -1 is true */
     }
-    long each[WIDTH], all = 0;
-    store(found, 0, each);
+    store(found, 0, lanes);
     for (int k = 0; k < WIDTH; k++)
-        all += each[k];
+        all += lanes[k];
     out[get_global_id(0)] = all;
 }
 
@@ -107,7 +72,7 @@ kernel void inside(ulong2 key, ulong4 start, int lane, long count, global ulong 
     ((((((((a7 * x + a6) * x + a5) * x + a4) * x + a3) * x + a2) * x + a1) * x + a0) /                             \
      (((((((b7 * x + b6) * x + b5) * x + b4) * x + b3) * x + b2) * x + b1) * x + b0))
 
-reals exponential(reals x)
+INLINE reals exponential(reals x)
 {
     const reals near = x * 1.4426950408889634 + 0x1.8p52, k = near - 0x1.8p52;
     const reals r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10;
@@ -128,7 +93,7 @@ reals exponential(reals x)
     return as_reals((as_integers(near) + 1023L) << 52) * sum;
 }
 
-reals logarithm(reals x)
+INLINE reals logarithm(reals x)
 {
     const integers bits = as_integers(x) - 0x3FE6A09E667F3BCDL;
     const reals k = to_reals(bits >> 52);
@@ -148,12 +113,12 @@ reals logarithm(reals x)
     return k * 0.6931471803691238 + (k * 1.9082149292705877e-10 + s * sum);
 }
 
-reals middle(naturals w)
+INLINE reals middle(naturals w)
 {
     return fmin((to_reals(as_integers(w >> 11)) + 0.5) * 0x1p-53, 1 - 0x1p-53);
 }
 
-reals tail(reals p)
+INLINE reals tail(reals p)
 {
     const reals r = sqrt(-logarithm(fmin(p, 1 - p))), t = r - 1.6;
     reals x = RATIO(t, 1.42343711074968357734e0, 4.63033784615654529590e0, 5.76949722146069140550e0,
@@ -175,12 +140,14 @@ reals tail(reals p)
 }
 
 /* Normal numbers of the chunk-th CHUNK words: all as if near the middle, then those that are not, packed together. */
-void normals(ulong2 key, ulong4 start, long chunk, double *restrict out)
+INLINE void normals(ulong2 key, ulong4 start, ulong chunk, double *out)
 {
+    ulong words[CHUNK];
     double p[CHUNK];
     int which[CHUNK + WIDTH], tails = 0;
+    fill(key, start, chunk, words);
     for (int n = 0; n < CHUNK / WIDTH; n++) {
-        const reals m = middle(numbers(key, start, chunk * (CHUNK / WIDTH) + n)), q = m - 0.5, x = 0.180625 - q * q;
+        const reals m = middle(load(n, words)), q = m - 0.5, x = 0.180625 - q * q;
         store(m, n, p);
         store(q * RATIO(x, 3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
                         1.3731693765509461125e4, 4.5921953931549871457e4, 6.7265770927008700853e4,
@@ -206,28 +173,19 @@ void normals(ulong2 key, ulong4 start, long chunk, double *restrict out)
 
 kernel void uniform_numbers(ulong2 key, ulong4 start, int lane, long count, global double *restrict out)
 {
-    for (int n = 0; n < CHUNK / WIDTH; n++) {
-        const long part = get_global_id(0) * (CHUNK / WIDTH) + n, i = WIDTH * part - lane;
-        const reals values = to_reals(as_integers(numbers(key, start, part) >> 11)) * 0x1p-53;
-        if (i >= 0 && i + WIDTH <= count)
-            store(values, 0, out + i);
-        else {
-            double each[WIDTH];
-            store(values, 0, each);
-            for (int k = 0; k < WIDTH; k++)
-                if (i + k >= 0 && i + k < count)
-                    out[i + k] = each[k];
-        }
-    }
+    ulong words[CHUNK];
+    double each[CHUNK];
+    fill(key, start, get_global_id(0), words);
+    for (int n = 0; n < CHUNK / WIDTH; n++)
+        store(to_reals(as_integers(load(n, words) >> 11)) * 0x1p-53, n, each);
+    WRITE(each, lane, count, out)
 }
 
 kernel void normal_numbers(ulong2 key, ulong4 start, int lane, long count, global double *restrict out)
 {
-    const long first = (long)get_global_id(0) * CHUNK - lane;
     double each[CHUNK];
     normals(key, start, get_global_id(0), each);
-    for (int i = max(0L, -first); i < min((long)CHUNK, count - first); i++)
-        out[first + i] = each[i];
+    WRITE(each, lane, count, out)
 }
 
 /* A group's sums of payoff and square over BLOCK samples, halves upon halves. A work item's samples follow each other,
@@ -239,9 +197,14 @@ kernel void payoffs(ulong2 key, ulong4 start, int steps, long count, double spot
     const int item = get_local_id(0);
     double growth[CHUNK], total[CHUNK], price = spot, sum = 0;
     for (int chunk = 0, sample = 0, step = 0; chunk < steps; chunk++) {
-        normals(key, start, (long)get_global_id(0) * steps + chunk, growth);
+        normals(key, start, (ulong)get_global_id(0) * steps + chunk, growth);
         for (int n = 0; n < CHUNK / WIDTH; n++)
             store(exponential(drift + deviation * load(n, growth)), n, growth);
+        if (steps == 1) {
+            for (int n = 0; n < CHUNK / WIDTH; n++)
+                store(spot * load(n, growth), n, total);
+            continue;
+        }
         for (int i = 0; i < CHUNK; i++) {
             price = price * growth[i];
             sum = sum + price;

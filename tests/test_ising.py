@@ -133,6 +133,25 @@ def test_versions_agree_on_a_large_lattice(backend):
     assert ising.energy(one, backend) == energy and ising.magnetisation(one, backend) == inside.sum()
 
 
+@pytest.mark.skipif(bool(lack()), reason=lack() or "-")
+@pytest.mark.timeout(600)  # compiles often
+def test_parameters_make_no_difference():
+    from brmpi.kernels import ising_opencl
+
+    limits, names = ising.limits(0.3), ising_opencl.PARAMETERS
+    for values in itertools.product(*names.values()):
+        parameters = dict(zip(names, values))
+        for rows, columns, row, column in ((7, 1, 3, 2**33 + 5), (5, 333, 0, 7), (3, 2 * 1024 + 31, 2**40, 10)):
+            spins = lattice(rows, columns)
+            for colour in (0, 1):
+                one, two = spins.copy(), spins.copy()
+                ising_opencl.half_sweep(one, colour, 5, limits, KEY, row, column, **parameters)
+                ising.half_sweep(two, colour, 5, limits, KEY, row, column, "numpy")
+                assert one.tobytes() == two.tobytes(), (columns, colour, parameters)
+    with pytest.raises(TypeError, match="breadth"):
+        ising_opencl.half_sweep(spins, 0, 0, limits, KEY, 0, 0, breadth=4)
+
+
 @pytest.mark.parametrize("backend", BACKENDS)
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import environment
 
+import brmpi
 from brmpi.kernels import opencl, without_opencl
 from brmpi.kernels.opencl import Unavailable
 
@@ -62,6 +63,25 @@ def test_a_source_that_does_not_compile(device, monkeypatch):
     with pytest.raises(Unavailable, match=r"kernels/broken.cl on OpenCL device .*: .*undeclared") as said:
         device.program("broken")
     assert "\n" not in str(said.value)
+
+
+@pytest.mark.parametrize("installed", [False, True])
+def test_a_source_includes_another(monkeypatch, tmp_path, installed):
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels/one.cl").write_text('/* 1 */\n#include "two.cl"\nint one;\n')
+    (tmp_path / "kernels/two.cl").write_text('#include "three.cl"\n/* "two.cl" \\1 */\n')
+    (tmp_path / "kernels/three.cl").write_text("int three;\n")
+    monkeypatch.setattr(brmpi, "__file__", str(tmp_path / "brmpi/__init__.py"))
+    if installed:
+        monkeypatch.setattr(opencl.resources, "files", {"brmpi.kernels.cl": tmp_path / "kernels"}.get)
+    else:
+        (tmp_path / "setup.cfg").touch()
+    assert opencl.source("one").split("\n") == ["/* 1 */", "int three;", "", '/* "two.cl" \\1 */', "", "int one;", ""]
+
+
+def test_philox_has_one_home():
+    for name in ("philox", "ising"):
+        assert opencl.source("philox4x64") in opencl.source(name)
 
 
 def test_out_of_memory(device, monkeypatch):

@@ -1,5 +1,6 @@
 """Philox and its payoffs: published vectors, analytic answers, versions alike bit for bit, any cut into calls."""
 
+import itertools
 import math
 
 import numpy as np
@@ -80,6 +81,29 @@ def test_versions_agree_on_many(backend):
     assert philox.words(KEY, 5, 10**6 + 1, backend).tobytes() == philox.words(KEY, 5, 10**6 + 1, "numpy").tobytes()
     rare = philox.normal(KEY, 0, 3 * 10**6, backend)
     assert rare.tobytes() == philox.normal(KEY, 0, 3 * 10**6, "numpy").tobytes()
+
+
+@pytest.mark.skipif(bool(lack()), reason=lack() or "-")
+@pytest.mark.timeout(600)  # compiles often
+def test_parameters_make_no_difference():
+    from brmpi.kernels import philox_opencl
+
+    option = philox._option(*OPTION.values(), 3)
+    names = philox_opencl.PARAMETERS
+    for values in itertools.product(*names.values()):
+        parameters = dict(zip(names, values))
+        for first, count in ((5, 2600), (6, 1), (3, 1021), (4 * 2**64 - 1023, 1500)):
+            for call in ("words", "uniform", "normal"):
+                made = getattr(philox_opencl, call)(KEY, first, count, **parameters)
+                expected = getattr(philox, call)(KEY, first, count, "numpy")
+                assert made.tobytes() == expected.tobytes(), (call, first, parameters)
+            inside = philox_opencl.inside_circle(KEY, first, count, **parameters)
+            assert inside == philox.inside_circle(KEY, first, count, "numpy"), (first, parameters)
+        sums = philox_opencl.payoffs(KEY, 3 * 1024, 1777, 3, option, **parameters)
+        expected = philox.asian(KEY, 1024, 1777, **OPTION, steps=3, backend="numpy")
+        assert sums.tobytes() == expected.tobytes(), parameters
+    with pytest.raises(TypeError, match="breadth"):
+        philox_opencl.words(KEY, 0, 1, breadth=4)
 
 
 def test_the_far_tail():

@@ -7,6 +7,7 @@ first processor. Sources are ``kernels/<name>.cl``.
 import contextlib
 import functools
 import os
+import re
 import warnings
 from importlib import resources
 from pathlib import Path
@@ -189,7 +190,7 @@ def devices():
 
 
 def source(name):
-    """OpenCL source, from a checkout or from the installed package.
+    """OpenCL source, from a checkout or from the installed package; lines that include another one are replaced by it.
 
     Parameters
     ----------
@@ -200,9 +201,9 @@ def source(name):
     str
     """
     root = Path(brmpi.__file__).parent.parent
-    if (root / "setup.cfg").exists():
-        return (root / "kernels" / f"{name}.cl").read_text(encoding="utf-8")
-    return resources.files("brmpi.kernels.cl").joinpath(f"{name}.cl").read_text(encoding="utf-8")
+    folder = root / "kernels" if (root / "setup.cfg").exists() else resources.files("brmpi.kernels.cl")
+    text = folder.joinpath(f"{name}.cl").read_text(encoding="utf-8")
+    return re.sub(r'^#include "(\w+)\.cl"$', lambda line: source(line[1]), text, flags=re.MULTILINE)
 
 
 def need_float64(device):
