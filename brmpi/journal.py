@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from brmpi import mpi
+from brmpi import backends, mpi
 from brmpi.errors import BadInput, Fault
 
 
@@ -25,9 +25,10 @@ class Journal:
     options : namespace with ``case`` (file or None) and ``set`` (list of key and text)
     name : str, the case's
     before : dict or None, run.json of the run that is gone on with
+    agreed : dict of kernel to backend, from ``backends.settle``
     """
 
-    def __init__(self, comm, path, program, options, name, before):
+    def __init__(self, comm, path, program, options, name, before, agreed):
         from brmpi.results import provenance
 
         self.comm, self.path, self.program, self.before = comm, Path(path), program, before
@@ -49,6 +50,8 @@ class Journal:
             "hosts": hosts,
             "ranks": comm.size,
             "backend": program.backend,
+            "agreed": agreed,
+            "kernels": {},
             **program.about(),
             "seed": self.case.seed,
             "status": "running",
@@ -57,6 +60,11 @@ class Journal:
             "steps": self.case.steps,
             "restarts": (before or {}).get("restarts", []),
         }
+        self.ran()
+
+    def ran(self):
+        """Take down which version of each kernel ran on which host. Collective."""
+        self.about["backend"], self.about["kernels"] = backends.told(self.comm, self.program.backend)
 
     def begin(self, row):
         """Open the files; on a restart take over the newest good checkpoint. Collective.
@@ -85,8 +93,8 @@ class Journal:
                 self.program.restore(arrays)
                 self.saved = first
             backend = self.before.get("backend")
-            if backend not in (None, self.program.backend) and self.comm.rank == 0:
-                mpi.say(f"{self.program.name}: {backend} began this run and {self.program.backend} goes on with it: "
+            if backend not in (None, self.about["backend"]) and self.comm.rank == 0:
+                mpi.say(f"{self.program.name}: {backend} began this run and {self.about['backend']} goes on with it: "
                         "not to the same bits")
             self.about["started"] = self.before.get("started", self.about["started"])
             self.about["restarts"] = [*self.about["restarts"],

@@ -5,7 +5,8 @@ A program is a class with
     name, Case, time_unit        its name, its keys (a ``case.Case``), the unit of time for people
     columns                      dict of its diagnostics: ``diagnostics.Column``
     Program(case, comm, timers, backend)     the initial state, from the case alone
-    warm()                       compile what will run
+    work()                       dict of kernel (``kernels.choice``): size of the whole problem, for all that will run
+    warm()                       run each kernel once on little, which compiles it
     step()                       advance the state by ``case.dt``. Collective
     sample()                     dict of column: value, the same on every rank. Collective
     fields()                     what a snapshot holds: keyword arguments of ``snapshots.write``
@@ -23,15 +24,14 @@ import dataclasses
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
+from brmpi import backends, kernels, mpi
 from brmpi import case as cases
-from brmpi import kernels, mpi
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput, Fault
 from brmpi.journal import Journal, finite
@@ -63,22 +63,18 @@ def run(kind, comm, argv=None):
     began = time.monotonic()
     options = _options(kind, argv)
     case, name, before = mpi.on_root(comm, _plan, kind, options)
-    lacking = comm.allgather(None if kernels.has_numba() else socket.gethostname())
-    without = []
-    if options.backend == "opencl":
-        reasons = comm.allgather((socket.gethostname(), kernels.without_opencl()))
-        without = sorted({f"{host}: {reason}" for host, reason in reasons if reason})
-    backend = kernels.backend(options.backend, sorted({host for host in lacking if host}), without)
+    backend = backends.resolve(comm, options.backend)
     timers, held = mpi.Timers(), []
     with _Stop() as stop:
         with timers("start"):
             program = kind(case, comm, timers, backend)
+            agreed = backends.settle(comm, backend, program.work(), before)
         with timers("compile"):
-            mpi.node_by_node(comm, program.warm)
+            backends.warm(comm, program)
         row = None if before else _first_row(program, timers)
         with timers("start"):
             path = mpi.on_root(comm, _folder, kind.name, name, options, before, held)
-            journal = Journal(comm, path, program, options, name, before)
+            journal = Journal(comm, path, program, options, name, before, agreed)
         try:
             with timers("start"):
                 first = journal.begin(row)
@@ -126,6 +122,7 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
     if done and step > first:
         journal.checkpoint(step)
     table = timers.reduce(comm)
+    journal.ran()
     mpi.on_root(comm, journal.end, "done" if done else "stopped", step, table, time.monotonic() - began)
     if comm.rank == 0 and not quiet:
         mpi.say(_report(program, journal.path, done, step, step - first, seconds, table))

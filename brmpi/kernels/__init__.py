@@ -52,13 +52,13 @@ def backend(wanted, lacking=(), without=()):
 
     Parameters
     ----------
-    wanted : one of ``BACKENDS``; auto takes Numba where everybody has it, else NumPy
+    wanted : one of ``BACKENDS``; auto is NumPy where somebody has no Numba
     lacking : sequence of str, hosts without Numba
     without : sequence of str, hosts without OpenCL, each with a colon and the reason
 
     Returns
     -------
-    "numba", "numpy" or "opencl"
+    one of ``BACKENDS``; "auto" leaves the choice of each kernel's version to ``choice``
 
     Raises
     ------
@@ -70,6 +70,4 @@ def backend(wanted, lacking=(), without=()):
         raise BadInput(f"backend = 'numba': Numba is not installed on {', '.join(lacking)} (pip install numba)")
     if wanted == "opencl" and without:
         raise BadInput(f"backend = 'opencl': not on {'; '.join(without)}")
-    if wanted == "auto":
-        return "numpy" if lacking else "numba"
-    return wanted
+    return "numpy" if wanted == "auto" and lacking else wanted

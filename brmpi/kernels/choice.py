@@ -60,18 +60,28 @@ class _Here:
     ran = {}  # (kernel, backend): Choice
 
 
-def use(tuning=None, agreed=None):
-    """Take a tuning, and forget what ran before.
+def use(tuning=None):
+    """Take a tuning, and forget what was agreed on, what failed and what ran before.
 
     Parameters
     ----------
     tuning : dict as described above, or None
-    agreed : dict of kernel to backend, from ``agreed``, for kernels that are not ``EXACT``; those that it does not hold
-        take Numba. None where this process computes alone
     """
-    _Here.rows, _Here.agreed, _Here.lost, _Here.ran = {}, agreed, {}, {}
+    _Here.rows, _Here.agreed, _Here.lost, _Here.ran = {}, None, {}, {}
     for row in (tuning or {}).get("rows", ()):
         _Here.rows.setdefault(row["kernel"], []).append(row)
+    choose.cache_clear()
+
+
+def agree(agreed):
+    """Take what all who compute together agreed on.
+
+    Parameters
+    ----------
+    agreed : dict of kernel to backend, from ``agreed``; kernels that it does not hold and that are not ``EXACT`` take
+        Numba
+    """
+    _Here.agreed = agreed
     choose.cache_clear()
 
 
@@ -113,7 +123,7 @@ def choose(kernel, size, backend="auto"):
     usual = without_measurement(kernel)
     if kernel in _Here.lost:
         backend, why = usual, _Here.lost[kernel]
-    elif _Here.agreed is not None and not _exact(kernel):
+    elif _Here.agreed is not None and not exact(kernel):
         backend, why = _Here.agreed.get(kernel, usual), "agreed on by all"
     else:
         backend, why = _fastest(rows, usual)
@@ -193,6 +203,11 @@ def lost():
     return dict(_Here.lost)
 
 
+def forget():
+    """Forget what ran so far, as when it was but a trial."""
+    _Here.ran = {}
+
+
 def ran():
     """What ran in this process.
 
@@ -244,7 +259,7 @@ def agreed(everyone, usual="numba"):
     """
     chosen = {}
     for kernel in everyone[0]:
-        if _exact(kernel):
+        if exact(kernel):
             continue
         common = set.intersection(*(set(one[kernel]) for one in everyone))
         sums = {backend: {"rate": sum(one[kernel][backend][0] for one in everyone),
@@ -346,7 +361,17 @@ def record(file):
     return tuning
 
 
-def _exact(kernel):
+def exact(kernel):
+    """Whether a kernel's versions agree bit for bit.
+
+    Parameters
+    ----------
+    kernel : str
+
+    Returns
+    -------
+    bool
+    """
     return kernel.partition(" ")[0] in EXACT
 
 

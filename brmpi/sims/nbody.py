@@ -219,7 +219,7 @@ class Gravity:
     mass : (N,) float64, G * mass of all bodies
     case : Case
     timers : mpi.Timers
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
     """
 
     PIECES = 8  # at most: each costs a collective call
@@ -319,7 +319,7 @@ class NBody:
     case : Case
     comm : communicator
     timers : mpi.Timers
-    backend : "numba", "numpy" or "opencl"
+    backend : one of ``kernels.BACKENDS``
     """
 
     name = "nbody"
@@ -345,6 +345,10 @@ class NBody:
         self.gravity = Gravity(comm, self.counts, pos, pull, case, timers, backend)
         self.state = State(pos[self.rows].copy(), vel[self.rows].copy(), None)
         self.advance = INTEGRATORS[case.integrator]
+
+    def work(self):
+        """Pairs of the whole problem, for each kernel."""
+        return {f"gravity {name}": self.n**2 for name in (self.case.precision, "potential")}
 
     def warm(self):
         """Compile the kernels. Not collective."""
