@@ -6,7 +6,7 @@ from brmpi.kernels import opencl
 from brmpi.kernels.philox import BLOCK
 
 # Values worth trying, all to the same bits: blocks of Philox side by side, lanes of a vector, words of a work item.
-PARAMETERS = {"blocks": (16, 8, 1), "width": (8, 4), "chunk": (1024, 64)}
+PARAMETERS = {"blocks": (16, 8, 1), "width": (16, 4), "chunk": (1024, 64)}
 DEFAULT = {name: values[0] for name, values in PARAMETERS.items()}
 
 
