@@ -12,6 +12,7 @@ COMMANDS = {
     "probe": ("brmpi.cluster.probing", "measure every node of the cluster into hostfiles/probes/"),
     "hostfiles": ("brmpi.cluster.hostfile", "write hostfiles for mpirun from the probes"),
     "nodes": ("brmpi.cluster.nodes", "show the cluster as probed, and each node's share of work"),
+    "tune": ("brmpi.bench.tune", "time the versions of the kernels, for --backend auto"),
     "doctor": ("brmpi.cluster.doctor", "prove that MPI jobs can work, and say how to mend what is wrong"),
     "run": ("brmpi.cluster.launch", "run a program on the cluster: mpirun, with what a small cluster needs"),
     "sync": ("brmpi.cluster.sync", "send this checkout to nodes without a shared folder, and install it there"),

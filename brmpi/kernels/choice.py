@@ -236,7 +236,7 @@ def rates(work, sharing=1):
     found = {}
     for kernel, size in work.items():
         rows = _nearest(_Here.rows.get(kernel, ()), size, threads())
-        if _winner(rows, "numba") == "opencl" and (other := _other_device(rows["opencl"])):
+        if winner(rows, "numba") == "opencl" and (other := _other_device(rows["opencl"])):
             lose(kernel, other)
         if kernel in _Here.lost:
             rows.pop("opencl", None)
@@ -264,7 +264,7 @@ def agreed(everyone, usual="numba"):
         common = set.intersection(*(set(one[kernel]) for one in everyone))
         sums = {backend: {"rate": sum(one[kernel][backend][0] for one in everyone),
                           "spread": max(one[kernel][backend][1] for one in everyone)} for backend in common}
-        chosen[kernel] = _winner(sums, usual)
+        chosen[kernel] = winner(sums, usual)
     return chosen
 
 
@@ -394,7 +394,7 @@ def _nearest(rows, size, threads):
 
 def _fastest(rows, usual):
     """The version that wins, and why."""
-    backend = _winner(rows, usual)
+    backend = winner(rows, usual)
     if not rows:
         return usual, "not tuned"
     if backend == usual:
@@ -402,7 +402,7 @@ def _fastest(rows, usual):
     return backend, f"{rows[backend]['rate'] / rows[usual]['rate']:.2f} times as fast as {usual}"
 
 
-def _winner(rows, usual):
+def winner(rows, usual):
     """The backend of the highest rate, where that is above the usual one's by more than both spreads."""
     if usual not in rows:
         return usual
