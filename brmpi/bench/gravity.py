@@ -7,16 +7,14 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
 from brmpi import mpi
 from brmpi.bench import report
+from brmpi.bench.cloop import CLoop
 from brmpi.errors import Fault
 from brmpi.kernels import gravity
-
-C_LOOP = Path("bench/c/build/gravity")
 
 
 def kernel(n, precision):
@@ -45,39 +43,6 @@ def kernel(n, precision):
 
     once()
     return once
-
-
-class CLoop:
-    """The C loop in a process of its own: its -ffast-math would change the arithmetic of this one.
-
-    Parameters
-    ----------
-    n : int, bodies
-
-    Raises
-    ------
-    Fault : it is not built, or was not vectorised
-    """
-
-    def __init__(self, n):
-        notes = C_LOOP.with_suffix(".vectorised")
-        if not C_LOOP.exists():
-            raise Fault(f"{C_LOOP} is not there: make bench-gravity builds it")
-        if "loop vectorized" not in notes.read_text(encoding="utf-8"):
-            raise Fault(f"{notes}: gcc did not vectorise the loop, so it proves nothing")
-        self.process = subprocess.Popen([C_LOOP, str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-
-    def __call__(self):
-        """Seconds of one evaluation."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline().split()[0])
-
-    def close(self):
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait(timeout=10)
-        self.process.stdout.close()
 
 
 def worker(comm, n, steps):
@@ -143,7 +108,7 @@ def main(argv=None):
     cpu = min(os.sched_getaffinity(0))
     everywhere = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {cpu})  # kernel and C loop on the same core, in turns
-    c_loop = CLoop(n)
+    c_loop = CLoop("gravity", n)
     runs = {"c": c_loop, "float64": kernel(n, "float64"), "mixed": kernel(n, "mixed")}
     c_loop()
     rates = {name: [] for name in runs}

@@ -1,6 +1,7 @@
 """One form for all benchmarks: rows of what was measured beside what, the machine, the commit."""
 
 import json
+import math
 import os
 import statistics
 from datetime import UTC, datetime
@@ -37,6 +38,20 @@ def row(what, size, ranks, values, unit, against, references):
     return {"what": what, "size": size, "ranks": ranks, "value": statistics.median(values), "unit": unit,
             "against": against, "reference": statistics.median(references), "ratio": ratio,
             "spread": (high - low) / ratio}
+
+
+def power(size):
+    """A size for people: "2^20".
+
+    Parameters
+    ----------
+    size : number > 0
+
+    Returns
+    -------
+    str
+    """
+    return f"2^{round(math.log2(size))}"
 
 
 def machine():

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import math
 import shlex
 import socket
 import subprocess
@@ -15,7 +14,7 @@ from pathlib import Path
 
 from brmpi import speeds
 from brmpi.arguments import Parser
-from brmpi.bench import trials
+from brmpi.bench import report, trials
 from brmpi.bench.workloads import WORKLOADS
 from brmpi.cluster import atomic, inventory, probe, probing, table
 from brmpi.cluster.children import Children
@@ -293,7 +292,7 @@ def show(tuning):
         cells = [f"{rates[name]['rate']:.3g}" if name in rates else "-" for name in ("numpy", "numba", "opencl")]
         most = max((row["spread"] for row in rates.values()), default=0)
         takes = takes[:1] if len(set(takes)) == 1 else takes
-        rows.append([kernel, str(threads), f"2^{round(math.log2(largest))}", *cells, rates[next(iter(rates))]["unit"],
+        rows.append([kernel, str(threads), report.power(largest), *cells, rates[next(iter(rates))]["unit"],
                      f"{100 * most:.0f} %", ", ".join(takes), ", ".join(f"{k} {v}" for k, v in best.items())])
     headings = dict.fromkeys(("kernel", "threads", "size", "numpy", "numba", "opencl", "unit", "spread", "takes",
                               "parameters"), "left")

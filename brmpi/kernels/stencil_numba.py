@@ -1,37 +1,39 @@
 """The loops of ``stencil``, compiled by Numba. Imported when they are first used: Numba takes long to load.
 
-The inner loop runs along the last axis over rows seen as arrays of their own. No freedom is given in the order or the
-rounding of operations: the bits are NumPy's. ``before`` in the memory of ``out`` has its own loop, which reads it as
-what it is. In three dimensions the rows of a plane come in blocks, so many that the planes which a stencil reads fill
-``cache`` bytes and stay in a cache until the next plane needs them.
+Arrays are taken flat, and a cell's neighbours are a row of m or a plane of p numbers away: a view of each row would cost
+as much as a tenth of the row. No freedom is given in the order or the rounding of operations: the bits are NumPy's.
+``before`` in the memory of ``out`` has its own loop, which reads it as what it is. In three dimensions the rows of a
+plane come in blocks, so many that the planes which a stencil reads fill ``cache`` bytes and stay in a cache until the
+next plane needs them.
 """
 
 import functools
 
-from brmpi.kernels.compiled import compiled
-from brmpi.kernels.unaliased import load, store
+import numpy as np
 
-CACHE = 1 << 18  # bytes: half of the smallest second-level cache of today's boards
-PARAMETERS = {name: {"cache": (CACHE, CACHE >> 2, CACHE << 2)} for name in ("heat7", "conduct7", "wave7", "wave13")}
+from brmpi.kernels import cache as this_cache
+from brmpi.kernels.compiled import compiled
+from brmpi.kernels.unaliased import load, look, store
+
+BLOCKED = ("heat7", "conduct7", "wave7", "wave13")
+PARAMETERS = {name: {"cache": (None, 1 << 16, 1 << 18, 1 << 20)} for name in BLOCKED}  # bytes; None for this core's
 
 exactly = functools.partial(compiled, fastmath=False)
 
 
-@exactly
-def block(u, planes, cache):
-    """Rows of a block.
+def blocked(loop, planes, u, *arguments, cache=None):
+    """Run a loop over blocks of rows.
 
     Parameters
     ----------
+    loop : function whose last argument is the rows of a block
+    planes : int, that the stencil reads
     u : (l, n, m) float
-    planes : int, that a stencil reads
-    cache : int, bytes
-
-    Returns
-    -------
-    int
+    *arguments : further ones
+    cache : int, bytes, or None for this core's
     """
-    return min(u.shape[1], max(4, cache // (planes * u.shape[2] * u.itemsize)))
+    rows = (cache or this_cache()) // (planes * u.shape[2] * u.itemsize)
+    loop(u, *arguments, min(u.shape[1], max(4, rows)))
 
 
 @exactly
@@ -44,18 +46,19 @@ def heat5(u, out, c, first, last):
     c : tuple of 2 float
     first, last : int, rows of the interior
     """
+    m = u.shape[1]
     c0, c1 = c
+    a, new = u.ravel(), out.ravel()
     for i in range(first + 1, last + 1):
-        low, here, high, new = u[i - 1], u[i], u[i + 1], out[i]
-        for j in range(1, here.size - 1):
-            x = load(here, j)
+        for j in range(i * m + 1, i * m + m - 1):
+            x = load(a, j)
             two = x + x
-            rise = c0 * ((load(low, j) + load(high, j)) - two)
-            store(new, j, x + (rise + c1 * ((load(here, j - 1) + load(here, j + 1)) - two)), 0)
+            rise = c0 * ((load(a, j - m) + load(a, j + m)) - two)
+            store(new, j, x + (rise + c1 * ((load(a, j - 1) + load(a, j + 1)) - two)), 0)
 
 
 @exactly
-def heat7(u, out, c, first, last, cache=CACHE):
+def heat7_rows(u, out, c, first, last, rows):
     """Explicit step of the heat equation, 7 points.
 
     Parameters
@@ -63,21 +66,21 @@ def heat7(u, out, c, first, last, cache=CACHE):
     u, out : (l + 2, n + 2, m + 2) float
     c : tuple of 3 float
     first, last : int, planes of the interior
-    cache : int, bytes
+    rows : int, of a block
     """
-    c0, c1, c2 = c
-    end, rows = u.shape[1] - 1, block(u, 3, cache)
-    for begin in range(1, end, rows):
+    n, m = u.shape[1], u.shape[2]
+    p, (c0, c1, c2) = n * m, c
+    a, new = u.ravel(), out.ravel()
+    for begin in range(1, n - 1, rows):
         for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + rows, end)):
-                below, above, low, high = u[h - 1, i], u[h + 1, i], u[h, i - 1], u[h, i + 1]
-                here, new = u[h, i], out[h, i]
-                for j in range(1, here.size - 1):
-                    x = load(here, j)
+            for i in range(begin, min(begin + rows, n - 1)):
+                at = h * p + i * m
+                for j in range(at + 1, at + m - 1):
+                    x = load(a, j)
                     two = x + x
-                    rise = c0 * ((load(below, j) + load(above, j)) - two)
-                    rise = rise + c1 * ((load(low, j) + load(high, j)) - two)
-                    store(new, j, x + (rise + c2 * ((load(here, j - 1) + load(here, j + 1)) - two)), 0)
+                    rise = c0 * ((load(a, j - p) + load(a, j + p)) - two)
+                    rise = rise + c1 * ((load(a, j - m) + load(a, j + m)) - two)
+                    store(new, j, x + (rise + c2 * ((load(a, j - 1) + load(a, j + 1)) - two)), 0)
 
 
 @exactly
@@ -91,25 +94,25 @@ def heat9(u, out, c, weights, first, last):
     weights : tuple of 2 float, 4 and 20
     first, last : int, rows of the interior
     """
+    m = u.shape[1]
     four, twenty = weights
+    a, new = u.ravel(), out.ravel()
     for i in range(first + 1, last + 1):
-        low, here, high, new = u[i - 1], u[i], u[i + 1], out[i]
-        for j in range(1, here.size - 1):
-            near = (load(low, j) + load(high, j)) + (load(here, j - 1) + load(here, j + 1))
-            lower, upper = load(low, j - 1) + load(low, j + 1), load(high, j - 1) + load(high, j + 1)
-            x = load(here, j)
+        for j in range(i * m + 1, i * m + m - 1):
+            near = (load(a, j - m) + load(a, j + m)) + (load(a, j - 1) + load(a, j + 1))
+            lower, upper = load(a, j - m - 1) + load(a, j - m + 1), load(a, j + m - 1) + load(a, j + m + 1)
+            x = load(a, j)
             store(new, j, x + c * ((four * near + (lower + upper)) - twenty * x), 0)
 
 
 @exactly
-def flux(u, i, v, j, k, q, c, harmonic, one):
+def flux(u, k, i, j, c, harmonic, one):
     """What flows through the face between two cells.
 
     Parameters
     ----------
-    u, k : (m,) float, row of the first cell and its conductivities
+    u, k : (…) float, flat
     i, j : int, the cells' places
-    v, q : (m,) float, row of the second cell and its conductivities
     c : float, twice (harmonic) or half the step's
     harmonic : bool, which mean of the conductivities
     one : float
@@ -118,50 +121,56 @@ def flux(u, i, v, j, k, q, c, harmonic, one):
     -------
     float
     """
-    a, b = load(k, i), load(q, j)
+    a, b = load(k, i), load(k, j)
     both = a + b
     mean = a * (b / (both if both != 0 else one)) if harmonic else both
-    return c * mean * (load(v, j) - load(u, i))
+    return c * mean * (load(u, j) - load(u, i))
 
 
 @exactly
-def conducted(low, here, high, k_low, kept, k_high, new, c0, c1, harmonic):
-    """A row of ``conduct5``.
+def across(u, k, at, by, c, harmonic, one, out, to, count):
+    """What flows through the faces between two rows.
 
     Parameters
     ----------
-    low, here, high, k_low, kept, k_high, new : (m + 2,) float
-    c0, c1 : float
+    u, k : (…) float, flat
+    at : int, place of the first row's halo
+    by : int, how far away the second row is
+    c : float
     harmonic : bool
+    one : float
+    out : (…) float, written
+    to : int, place there
+    count : int, cells of the rows with halo
     """
-    one = new.dtype.type(1)
-    for j in range(1, here.size - 1):
-        across = (flux(here, j, high, j, kept, k_high, c0, harmonic, one)
-                  - flux(low, j, here, j, k_low, kept, c0, harmonic, one))
-        along = (flux(here, j, here, j + 1, kept, kept, c1, harmonic, one)
-                 - flux(here, j - 1, here, j, kept, kept, c1, harmonic, one))
-        store(new, j, load(here, j) + (across + along), 0)
+    for j in range(1, count - 1):
+        store(out, to + j, flux(u, k, at + j, at + j + by, c, harmonic, one), 0)
 
 
 @exactly
-def conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, new, c0, c1, c2, harmonic):
-    """A row of ``conduct7``.
+def conducted5(a, k, new, m, c, harmonic, one, first, last):
+    """The loop of ``conduct5``. A face's flux is found once, and kept for the next row.
 
     Parameters
     ----------
-    below, low, here, high, above, k_below, k_low, kept, k_high, k_above, new : (m + 2,) float
-    c0, c1, c2 : float
+    a, k, new : (…) float, flat
+    m : int, a row
+    c : tuple of 2 float
     harmonic : bool
+    one : float
+    first, last : int
     """
-    one = new.dtype.type(1)
-    for j in range(1, here.size - 1):
-        rise = (flux(here, j, above, j, kept, k_above, c0, harmonic, one)
-                - flux(below, j, here, j, k_below, kept, c0, harmonic, one))
-        across = (flux(here, j, high, j, kept, k_high, c1, harmonic, one)
-                  - flux(low, j, here, j, k_low, kept, c1, harmonic, one))
-        along = (flux(here, j, here, j + 1, kept, kept, c2, harmonic, one)
-                 - flux(here, j - 1, here, j, kept, kept, c2, harmonic, one))
-        store(new, j, load(here, j) + ((rise + across) + along), 0)
+    c0, c1 = c
+    faces = np.empty(2 * m, a.dtype)  # between two rows, below and above in turn
+    across(a, k, first * m, m, c0, harmonic, one, faces, first % 2 * m, m)
+    for i in range(first + 1, last + 1):
+        at, below, above = i * m, (i - 1) % 2 * m, i % 2 * m
+        for j in range(1, m - 1):
+            rise = flux(a, k, at + j, at + j + m, c0, harmonic, one)
+            along = (flux(a, k, at + j, at + j + 1, c1, harmonic, one)
+                     - flux(a, k, at + j - 1, at + j, c1, harmonic, one))
+            store(faces, above + j, rise, 1)
+            store(new, at + j, load(a, at + j) + ((rise - load(faces, below + j)) + along), 0)
 
 
 @exactly
@@ -175,16 +184,51 @@ def conduct5(u, out, k, c, harmonic, first, last):
     harmonic : bool
     first, last : int, rows of the interior
     """
-    c0, c1 = c
-    for i in range(first + 1, last + 1):
-        if harmonic:
-            conducted(u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i], c0, c1, True)
-        else:
-            conducted(u[i - 1], u[i], u[i + 1], k[i - 1], k[i], k[i + 1], out[i], c0, c1, False)
+    one = u.dtype.type(1)
+    if harmonic:  # which is known where each loop is compiled
+        conducted5(u.ravel(), k.ravel(), out.ravel(), u.shape[1], c, True, one, first, last)
+    else:
+        conducted5(u.ravel(), k.ravel(), out.ravel(), u.shape[1], c, False, one, first, last)
 
 
 @exactly
-def conduct7(u, out, k, c, harmonic, first, last, cache=CACHE):
+def conducted7(a, k, new, n, m, c, harmonic, one, first, last, rows):
+    """The loop of ``conduct7``. A face's flux is found once, and kept for the next row and the next plane.
+
+    Parameters
+    ----------
+    a, k, new : (…) float, flat
+    n, m : int, rows of a plane, numbers of a row
+    c : tuple of 3 float
+    harmonic : bool
+    one : float
+    first, last : int
+    rows : int, of a block
+    """
+    p, (c0, c1, c2) = n * m, c
+    planes, sides = np.empty(2 * rows * m, a.dtype), np.empty(2 * m, a.dtype)  # each for faces below and above in turn
+    for begin in range(1, n - 1, rows):
+        stop = min(begin + rows, n - 1)
+        for i in range(begin, stop):
+            across(a, k, first * p + i * m, p, c0, harmonic, one, planes, (first % 2 * rows + i - begin) * m, m)
+        for h in range(first + 1, last + 1):
+            across(a, k, h * p + (begin - 1) * m, m, c1, harmonic, one, sides, (begin - 1) % 2 * m, m)
+            for i in range(begin, stop):
+                at, low, high = h * p + i * m, (i - 1) % 2 * m, i % 2 * m
+                below, above = ((h - 1) % 2 * rows + i - begin) * m, (h % 2 * rows + i - begin) * m
+                for j in range(1, m - 1):
+                    rise = flux(a, k, at + j, at + j + p, c0, harmonic, one)
+                    side = flux(a, k, at + j, at + j + m, c1, harmonic, one)
+                    along = (flux(a, k, at + j, at + j + 1, c2, harmonic, one)
+                             - flux(a, k, at + j - 1, at + j, c2, harmonic, one))
+                    store(planes, above + j, rise, 1)
+                    store(sides, high + j, side, 2)
+                    flow = ((rise - load(planes, below + j)) + (side - load(sides, low + j))) + along
+                    store(new, at + j, load(a, at + j) + flow, 0)
+
+
+@exactly
+def conduct7_rows(u, out, k, c, harmonic, first, last, rows):
     """Explicit step of the heat equation with a conductivity of each cell, 3-D.
 
     Parameters
@@ -193,21 +237,14 @@ def conduct7(u, out, k, c, harmonic, first, last, cache=CACHE):
     c : tuple of 3 float, twice (harmonic) or half the step's
     harmonic : bool
     first, last : int, planes of the interior
-    cache : int, bytes
+    rows : int, of a block
     """
-    c0, c1, c2 = c
-    end, rows = u.shape[1] - 1, block(u, 6, cache)
-    for begin in range(1, end, rows):
-        for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + rows, end)):
-                below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
-                k_below, k_low, kept, k_high, k_above = k[h - 1, i], k[h, i - 1], k[h, i], k[h, i + 1], k[h + 1, i]
-                if harmonic:
-                    conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, out[h, i],
-                               c0, c1, c2, True)
-                else:
-                    conducted3(below, low, here, high, above, k_below, k_low, kept, k_high, k_above, out[h, i],
-                               c0, c1, c2, False)
+    one = u.dtype.type(1)
+    n, m = u.shape[1], u.shape[2]
+    if harmonic:
+        conducted7(u.ravel(), k.ravel(), out.ravel(), n, m, c, True, one, first, last, rows)
+    else:
+        conducted7(u.ravel(), k.ravel(), out.ravel(), n, m, c, False, one, first, last, rows)
 
 
 @exactly
@@ -226,42 +263,43 @@ def leapt(here, old, c2, laplacian):
 
 
 @exactly
-def laplacian2(low, here, high, four, j, by):
+def laplacian2(u, j, m, by, four):
     """Sum of differences to the four cells a distance away.
 
     Parameters
     ----------
-    low, here, high : (m,) float, rows
-    four : float
+    u : (…) float, flat
     j : int, the cell's place
+    m : int, a row
     by : int, the distance
+    four : float
 
     Returns
     -------
     float
     """
-    near = (load(low, j) + load(high, j)) + (load(here, j - by) + load(here, j + by))
-    return near - four * load(here, j)
+    near = (load(u, j - by * m) + load(u, j + by * m)) + (load(u, j - by) + load(u, j + by))
+    return near - four * load(u, j)
 
 
 @exactly
-def laplacian3(below, low, here, high, above, six, j, by):
+def laplacian3(u, j, m, p, by, six):
     """Sum of differences to the six cells a distance away.
 
     Parameters
     ----------
-    below, low, here, high, above : (m,) float, rows
-    six : float
+    u : (…) float, flat
     j : int, the cell's place
+    m, p : int, a row and a plane
     by : int, the distance
+    six : float
 
     Returns
     -------
     float
     """
-    near = ((load(below, j) + load(above, j)) + (load(low, j) + load(high, j))) + (load(here, j - by)
-                                                                                  + load(here, j + by))
-    return near - six * load(here, j)
+    side = (load(u, j - by * p) + load(u, j + by * p)) + (load(u, j - by * m) + load(u, j + by * m))
+    return (side + (load(u, j - by) + load(u, j + by))) - six * load(u, j)
 
 
 @exactly
@@ -277,17 +315,18 @@ def wave5(u, before, out, c2, step, weights, in_place, first, last):
     in_place : bool, whether out is before
     first, last : int, rows of the interior
     """
-    four = weights[0]
+    m, four = u.shape[1], weights[0]
+    a, old, new, c = u.ravel(), before.ravel(), out.ravel(), c2.ravel()
     for i in range(first + 1, last + 1):
-        low, here, high, old, new, c = u[i - 1], u[i], u[i + 1], before[i], out[i], c2[(i - 1) * step]
+        at, there = i * m + 1, (i - 1) * step * (m - 2)
         if in_place:
-            for j in range(1, here.size - 1):
-                laplacian = laplacian2(low, here, high, four, j, 1)
-                store(new, j, leapt(load(here, j), new[j], load(c, j - 1), laplacian), 0)
+            for j in range(m - 2):
+                laplacian = laplacian2(a, at + j, m, 1, four)
+                store(new, at + j, leapt(load(a, at + j), look(new, at + j), load(c, there + j), laplacian), 0)
         else:
-            for j in range(1, here.size - 1):
-                laplacian = laplacian2(low, here, high, four, j, 1)
-                store(new, j, leapt(load(here, j), load(old, j), load(c, j - 1), laplacian), 0)
+            for j in range(m - 2):
+                laplacian = laplacian2(a, at + j, m, 1, four)
+                store(new, at + j, leapt(load(a, at + j), load(old, at + j), load(c, there + j), laplacian), 0)
 
 
 @exactly
@@ -303,24 +342,22 @@ def wave9(u, before, out, c2, step, weights, in_place, first, last):
     in_place : bool, whether out is before
     first, last : int, rows of the interior
     """
-    four, w1, w2 = weights
+    m, (four, w1, w2) = u.shape[1], weights
+    a, old, new, c = u.ravel(), before.ravel(), out.ravel(), c2.ravel()
     for i in range(first + 2, last + 2):
-        lower, low, here, high, higher = u[i - 2], u[i - 1], u[i], u[i + 1], u[i + 2]
-        old, new, c = before[i], out[i], c2[(i - 2) * step]
+        at, there = i * m + 2, (i - 2) * step * (m - 4)
         if in_place:
-            for j in range(2, here.size - 2):
-                laplacian = (w1 * laplacian2(low, here, high, four, j, 1)
-                             - w2 * laplacian2(lower, here, higher, four, j, 2))
-                store(new, j, leapt(load(here, j), new[j], load(c, j - 2), laplacian), 0)
+            for j in range(m - 4):
+                laplacian = w1 * laplacian2(a, at + j, m, 1, four) - w2 * laplacian2(a, at + j, m, 2, four)
+                store(new, at + j, leapt(load(a, at + j), look(new, at + j), load(c, there + j), laplacian), 0)
         else:
-            for j in range(2, here.size - 2):
-                laplacian = (w1 * laplacian2(low, here, high, four, j, 1)
-                             - w2 * laplacian2(lower, here, higher, four, j, 2))
-                store(new, j, leapt(load(here, j), load(old, j), load(c, j - 2), laplacian), 0)
+            for j in range(m - 4):
+                laplacian = w1 * laplacian2(a, at + j, m, 1, four) - w2 * laplacian2(a, at + j, m, 2, four)
+                store(new, at + j, leapt(load(a, at + j), load(old, at + j), load(c, there + j), laplacian), 0)
 
 
 @exactly
-def wave7(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE):
+def wave7_rows(u, before, out, c2, step, weights, in_place, first, last, rows):
     """Leapfrog step of the wave equation, 3-D, second order.
 
     Parameters
@@ -331,27 +368,27 @@ def wave7(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE)
     weights : tuple of 1 float, 6
     in_place : bool, whether out is before
     first, last : int, planes of the interior
-    cache : int, bytes
+    rows : int, of a block
     """
-    six = weights[0]
-    n, rows = u.shape[1] - 2, block(u, 3, cache)
-    for begin in range(1, n + 1, rows):
+    n, m, six = u.shape[1], u.shape[2], weights[0]
+    p = n * m
+    a, old, new, c = u.ravel(), before.ravel(), out.ravel(), c2.ravel()
+    for begin in range(1, n - 1, rows):
         for h in range(first + 1, last + 1):
-            for i in range(begin, min(begin + rows, n + 1)):
-                below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
-                old, new, c = before[h, i], out[h, i], c2[((h - 1) * n + i - 1) * step]
+            for i in range(begin, min(begin + rows, n - 1)):
+                at, there = h * p + i * m + 1, ((h - 1) * (n - 2) + i - 1) * step * (m - 2)
                 if in_place:
-                    for j in range(1, here.size - 1):
-                        laplacian = laplacian3(below, low, here, high, above, six, j, 1)
-                        store(new, j, leapt(load(here, j), new[j], load(c, j - 1), laplacian), 0)
+                    for j in range(m - 2):
+                        laplacian = laplacian3(a, at + j, m, p, 1, six)
+                        store(new, at + j, leapt(load(a, at + j), look(new, at + j), load(c, there + j), laplacian), 0)
                 else:
-                    for j in range(1, here.size - 1):
-                        laplacian = laplacian3(below, low, here, high, above, six, j, 1)
-                        store(new, j, leapt(load(here, j), load(old, j), load(c, j - 1), laplacian), 0)
+                    for j in range(m - 2):
+                        laplacian = laplacian3(a, at + j, m, p, 1, six)
+                        store(new, at + j, leapt(load(a, at + j), load(old, at + j), load(c, there + j), laplacian), 0)
 
 
 @exactly
-def wave13(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE):
+def wave13_rows(u, before, out, c2, step, weights, in_place, first, last, rows):
     """Leapfrog step of the wave equation, 3-D, fourth order.
 
     Parameters
@@ -362,23 +399,26 @@ def wave13(u, before, out, c2, step, weights, in_place, first, last, cache=CACHE
     weights : tuple of 3 float, 6, 4/3 and 1/12
     in_place : bool, whether out is before
     first, last : int, planes of the interior
-    cache : int, bytes
+    rows : int, of a block
     """
-    six, w1, w2 = weights
-    n, rows = u.shape[1] - 4, block(u, 5, cache)
-    for begin in range(2, n + 2, rows):
+    n, m, (six, w1, w2) = u.shape[1], u.shape[2], weights
+    p = n * m
+    a, old, new, c = u.ravel(), before.ravel(), out.ravel(), c2.ravel()
+    for begin in range(2, n - 2, rows):
         for h in range(first + 2, last + 2):
-            for i in range(begin, min(begin + rows, n + 2)):
-                below, low, here, high, above = u[h - 1, i], u[h, i - 1], u[h, i], u[h, i + 1], u[h + 1, i]
-                deep, lower, higher, top = u[h - 2, i], u[h, i - 2], u[h, i + 2], u[h + 2, i]
-                old, new, c = before[h, i], out[h, i], c2[((h - 2) * n + i - 2) * step]
+            for i in range(begin, min(begin + rows, n - 2)):
+                at, there = h * p + i * m + 2, ((h - 2) * (n - 4) + i - 2) * step * (m - 4)
                 if in_place:
-                    for j in range(2, here.size - 2):
-                        laplacian = (w1 * laplacian3(below, low, here, high, above, six, j, 1)
-                                     - w2 * laplacian3(deep, lower, here, higher, top, six, j, 2))
-                        store(new, j, leapt(load(here, j), new[j], load(c, j - 2), laplacian), 0)
+                    for j in range(m - 4):
+                        laplacian = (w1 * laplacian3(a, at + j, m, p, 1, six)
+                                     - w2 * laplacian3(a, at + j, m, p, 2, six))
+                        store(new, at + j, leapt(load(a, at + j), look(new, at + j), load(c, there + j), laplacian), 0)
                 else:
-                    for j in range(2, here.size - 2):
-                        laplacian = (w1 * laplacian3(below, low, here, high, above, six, j, 1)
-                                     - w2 * laplacian3(deep, lower, here, higher, top, six, j, 2))
-                        store(new, j, leapt(load(here, j), load(old, j), load(c, j - 2), laplacian), 0)
+                    for j in range(m - 4):
+                        laplacian = (w1 * laplacian3(a, at + j, m, p, 1, six)
+                                     - w2 * laplacian3(a, at + j, m, p, 2, six))
+                        store(new, at + j, leapt(load(a, at + j), load(old, at + j), load(c, there + j), laplacian), 0)
+
+
+heat7, wave7 = (functools.partial(blocked, loop, 3) for loop in (heat7_rows, wave7_rows))
+wave13, conduct7 = functools.partial(blocked, wave13_rows, 5), functools.partial(blocked, conduct7_rows, 6)

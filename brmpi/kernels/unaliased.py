@@ -40,6 +40,23 @@ def load(typing, array, index):
     return array.dtype(array, types.int64), _code
 
 
+@intrinsic
+def look(typing, array, index):
+    """Number of an array that ``store`` may write, too.
+
+    Parameters
+    ----------
+    typing : Numba's
+    array : array, one-dimensional and contiguous
+    index : int >= 0, not checked
+    """
+
+    def _code(context, builder, signature, arguments):
+        return builder.load(_address(context, builder, signature.args[0], *arguments))
+
+    return array.dtype(array, types.int64), _code
+
+
 @intrinsic(prefer_literal=True)
 def store(typing, array, index, value, stream):
     """Write a number of an array.
