@@ -319,3 +319,29 @@ def test_wrong_arguments():
         with pytest.raises(ValueError, match=words):
             call()
     assert (out == 0).all()
+
+
+@pytest.mark.parametrize("name", ["heat5", "heat7", "heat9", "conduct5", "conduct7", "wave5", "wave7", "wave9",
+                                  "wave13"])
+@pytest.mark.parametrize("kind", ["double", "float"])
+def test_the_loops_compute_in_vectors(kind, name):
+    """Compiled anew, as what comes from disk shows no code."""
+    import re
+
+    from numba import boolean, float32, float64, int64, njit, types
+
+    from brmpi.kernels import stencil_numba
+    from brmpi.kernels.compiled import LOOP
+
+    real, d = float64 if kind == "double" else float32, 3 if name in stencil_numba.BLOCKED else 2
+    array = types.Array(real, d, "C")
+    rest = {"heat5": (types.UniTuple(real, 2),), "heat7": (types.UniTuple(real, 3),),
+            "heat9": (real, types.UniTuple(real, 2)), "conduct5": (array, types.UniTuple(real, 2), boolean),
+            "conduct7": (array, types.UniTuple(real, 3), boolean)}.get(name)
+    if rest is None:
+        weights = types.UniTuple(real, 1 if name in ("wave5", "wave7") else 3)
+        rest = array, real[:, ::1], int64, weights, boolean
+    whole = (array, array, *rest, int64, int64, *((int64,) if d == 3 else ()))
+    loop = getattr(stencil_numba, f"{name}_rows" if d == 3 else name)
+    code = njit(whole, **LOOP)(loop.py_func)
+    assert re.search(rf"f(add|mul) <\d+ x {kind}>", next(iter(code.inspect_llvm().values())))

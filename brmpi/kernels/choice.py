@@ -403,7 +403,17 @@ def _fastest(rows, usual):
 
 
 def winner(rows, usual):
-    """The backend of the highest rate, where that is above the usual one's by more than both spreads."""
+    """The backend of the highest rate, where that is above the usual one's by more than both spreads.
+
+    Parameters
+    ----------
+    rows : dict of backend to dict with ``rate`` and ``spread``
+    usual : str, backend
+
+    Returns
+    -------
+    str
+    """
     if usual not in rows:
         return usual
     base = rows[usual]

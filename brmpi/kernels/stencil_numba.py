@@ -1,7 +1,7 @@
 """The loops of ``stencil``, compiled by Numba. Imported when they are first used: Numba takes long to load.
 
-Arrays are taken flat, and a cell's neighbours are a row of m or a plane of p numbers away: a view of each row would cost
-as much as a tenth of the row. No freedom is given in the order or the rounding of operations: the bits are NumPy's.
+Arrays are taken flat, and a cell's neighbours are a row of m or a plane of p numbers away: views of rows would cost
+half the time of a short one. No freedom is given in the order or the rounding of operations: the bits are NumPy's.
 ``before`` in the memory of ``out`` has its own loop, which reads it as what it is. In three dimensions the rows of a
 plane come in blocks, so many that the planes which a stencil reads fill ``cache`` bytes and stay in a cache until the
 next plane needs them.
