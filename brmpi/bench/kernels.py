@@ -8,6 +8,7 @@ of an update. ``BARS`` says what ratios must hold.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -22,6 +23,7 @@ from brmpi import kernels
 from brmpi.bench import report
 from brmpi.bench.cloop import CLoop
 from brmpi.bench.workloads import WORKLOADS, liquid
+from brmpi.errors import Fault
 from brmpi.kernels import stencil
 
 BARS = {"c": 0.9, "limit": 0.8, "numba": 0.7}  # by what a ratio is against
@@ -276,6 +278,38 @@ def beside_memory(works, repeats):
     return rows
 
 
+def starts(repeats, ranks=20):
+    """A row of how fast a job of many ranks starts with compiled code on disk, beside one that has to compile.
+
+    Parameters
+    ----------
+    repeats : int
+    ranks : int
+
+    Returns
+    -------
+    dict, from ``report.row``
+
+    Raises
+    ------
+    Fault : the job failed
+    """
+    rates = {"cold": [], "warm": []}
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            for which, found in rates.items():
+                command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks), sys.executable, "-m",
+                           "brmpi.sims.nbody", "--set", f"n={300 * ranks}", "--steps", "1", "--quiet", "--out",
+                           f"{folder}/{which}"]
+                begin = time.perf_counter()
+                done = subprocess.run(command, env={**os.environ, "NUMBA_CACHE_DIR": f"{folder}/cache"},
+                                      capture_output=True, text=True, timeout=600)
+                if done.returncode:
+                    raise Fault(f"{' '.join(command)} failed:\n{done.stderr}")
+                found.append(ranks / (time.perf_counter() - begin))
+    return report.row("start warm numba", ranks, ranks, rates["warm"], "ranks/s", "cold", rates["cold"])
+
+
 def missed(rows):
     """Ratios below their bars.
 
@@ -321,6 +355,8 @@ def main(argv=None):
     os.sched_setaffinity(0, everywhere)
     order = [work.kernel for work in WORKLOADS]
     rows = sorted(limits + rows, key=lambda row: order.index(row["what"].rpartition(" ")[0]))
+    if shutil.which("mpirun"):
+        rows.append(starts(3))
     report.publish("kernels", rows, bytes={work.kernel: bytes_of(work.kernel) for work in bound})
     wrong = missed(rows)
     for line in wrong:

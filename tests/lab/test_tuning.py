@@ -52,3 +52,21 @@ def test_two_types_need_two_tunings_and_run_as_one(two_types):
     run = json.loads((lab.shared / "tuned/run.json").read_text())
     assert run["agreed"][FORCE] == "opencl" and set(run["kernels"]) == {"octavia", "shellfish"}
     assert all(ran[FORCE][0]["backend"] == "opencl" for ran in run["kernels"].values())
+
+
+def test_twenty_ranks_compile_into_one_folder(quick):
+    """Five hosts start cold on a folder that all share, then warm: the same bits."""
+    lab = quick
+    (lab.shared / "start.py").write_text("import os\n"
+                                         "os.environ['NUMBA_CACHE_DIR'] = '/shared/compiled'\n"
+                                         "from brmpi import program\n"
+                                         "from brmpi.sims.nbody import NBody\n"
+                                         "program.main(NBody)\n")
+    for which in ("cold", "warm"):
+        words = ["brmpi", "run", "--on", "all", "-n", "20", "/shared/start.py", "--set", "n=6000", "--steps", "1",
+                 "--quiet", "--out", f"/shared/{which}"]
+        done = lab.run("shellfish", words, timeout=150)
+        assert done.returncode == 0, done
+    last = "snapshots/nbody_00000001.h5"
+    assert (lab.shared / "cold" / last).read_bytes() == (lab.shared / "warm" / last).read_bytes()
+    assert {path.suffix for path in (lab.shared / "compiled").rglob("*") if path.is_file()} == {".nbc", ".nbi"}
