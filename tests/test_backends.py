@@ -14,6 +14,13 @@ FORCE = "gravity float64"
 LAST = "snapshots/nbody_00000005.h5"
 ARGUMENTS = ("-m", "brmpi.sims.nbody", "--set", "n=1100", "--steps", 5)
 
+BROKEN = ("import os, sys\n"  # N-body, with a source that does not compile on rank 1
+          "from brmpi import program\n"
+          "from brmpi.kernels import opencl\n"
+          "from brmpi.sims.nbody import NBody\n"
+          "if os.environ['OMPI_COMM_WORLD_RANK'] == '1':\n"
+          "    opencl.source = lambda name: 'kernel nonsense'\n")
+
 
 @pytest.fixture
 def tuned(tmp_path):
@@ -71,12 +78,7 @@ def test_a_fall_back_is_told_and_taken_by_all(launch, tmp_path, tuned):
 
 def test_one_rank_whose_compiler_fails_takes_all_to_numba(launch, tmp_path, tuned):
     tuned(opencl=300)
-    code = ("import os, sys\n"
-            "from brmpi import program\n"
-            "from brmpi.kernels import opencl\n"
-            "from brmpi.sims.nbody import NBody\n"
-            "if os.environ['OMPI_COMM_WORLD_RANK'] == '1':\n"
-            "    opencl.source = lambda name: 'kernel nonsense'\n"
+    code = (BROKEN +
             "sys.argv[1:] = ['--set', 'n=1100', '--steps', '5', '--out', 'run']\n"
             "program.main(NBody)\n")
     done = launch(3, "-c", code)
@@ -88,12 +90,7 @@ def test_one_rank_whose_compiler_fails_takes_all_to_numba(launch, tmp_path, tune
 
 
 def test_one_rank_whose_compiler_fails_is_told_once_where_opencl_is_asked_for(launch):
-    code = ("import os, sys\n"
-            "from brmpi import program\n"
-            "from brmpi.kernels import opencl\n"
-            "from brmpi.sims.nbody import NBody\n"
-            "if os.environ['OMPI_COMM_WORLD_RANK'] == '1':\n"
-            "    opencl.source = lambda name: 'kernel nonsense'\n"
+    code = (BROKEN +
             "sys.argv[1:] = ['--steps', '5', '--backend', 'opencl', '--out', 'run']\n"
             "program.main(NBody)\n")
     done = launch(3, "-c", code)
