@@ -51,57 +51,78 @@ def settle(comm, backend, work, before=None):
     ------
     BadInput : on every rank alike, if a tuning cannot be read
     """
-    tunings = mpi.on_root(comm, choice.read, speeds.folder())
-    mine = tunings.get(probe.guarded(probe.cpu)[0]) if tunings else None
-    choice.use(mine)
+    cpu = probe.guarded(probe.cpu)[0] or "unknown"
+    tunings = mpi.on_root(comm, choice.read, speeds.folder(), comm.allgather(cpu))
+    choice.use(tunings.get(cpu))
     if backend != "auto":
-        return dict.fromkeys(work, backend)
+        agreed = dict.fromkeys(work, backend)
+        choice.agree(agreed, work)
+        return agreed
     hosts = comm.allgather(socket.gethostname())
     agreed = choice.agreed(comm.allgather(choice.rates(work, hosts.count(socket.gethostname()))))
     began = (before or {}).get("agreed") or {}
     began = {kernel: one for kernel, one in began.items() if kernel in agreed and one in kernels.BACKENDS[1:]}
-    if "opencl" not in began.values() or not _reasons(comm):
-        agreed.update(began)
-    choice.agree(agreed)
+    if "opencl" in began.values() and _reasons(comm):
+        began = {kernel: one for kernel, one in began.items() if one != "opencl"}
+    agreed.update(began)
+    choice.agree(agreed, work)
+    for kernel in [kernel for kernel, one in agreed.items() if one == "opencl"]:
+        if other := choice.other_device(kernel, work[kernel]):
+            choice.lose(kernel, other)
+    return _without_lost(comm, agreed, work)
+
+
+def _without_lost(comm, agreed, work, told=None):
+    """Let all take Numba for kernels for which OpenCL failed somewhere. Collective; returns what is agreed then."""
+    for host, reasons in comm.allgather((socket.gethostname(), choice.lost())):
+        for kernel, why in reasons.items():
+            if kernel not in choice.lost() and not choice.exact(kernel):
+                choice.lose(kernel, f"{why} (on {host})")
+    lost = {kernel for kernel in agreed if kernel in choice.lost()}
+    agreed = {kernel: choice.without_measurement(kernel) if kernel in lost else one for kernel, one in agreed.items()}
+    choice.agree(agreed, work, told)
     return agreed
 
 
-def warm(comm, program):
+def warm(comm, program, agreed):
     """Compile what a program will run, and let all take Numba where OpenCL failed for one. Collective.
 
     Parameters
     ----------
     comm : communicator
     program : as ``program`` describes it
+    agreed : from ``settle``
+
+    Returns
+    -------
+    dict of kernel to backend, what is agreed on after that
 
     Raises
     ------
     BadInput : on every rank alike, if OpenCL is asked for and a host cannot do it
     """
-    failed = []
+    failed, host = [], socket.gethostname()
 
     def attempt():
         try:
             program.warm()
         except opencl.Unavailable as reason:
-            failed.append(f"{socket.gethostname()}: {reason}")
+            failed.append(f"{host}: {reason}")
 
     mpi.node_by_node(comm, attempt)
     everywhere = sorted({one for rank in comm.allgather(failed) for one in rank})
     if everywhere:
         raise BadInput(f"backend = 'opencl': not on {'; '.join(everywhere)}")
-    lost = {}
-    for host, reasons in comm.allgather((socket.gethostname(), choice.lost())):
-        for kernel, why in reasons.items():
-            lost.setdefault(kernel, f"{why} (on {host})")
-    for kernel, why in lost.items():
+    work = program.work()
+    agreed = _without_lost(comm, agreed, work, lambda sentence: mpi.say(f"{program.name} on {host}: {sentence}"))
+    lost = comm.allgather(choice.lost())
+    for kernel, why in {kernel: why for one in reversed(lost) for kernel, why in one.items()}.items():
         if comm.rank == 0:
-            mpi.say(f"{program.name}: {kernel}: {why}; Numba runs it")
-        if kernel not in choice.lost() and not choice.exact(kernel):
-            choice.lose(kernel, why)
-    if lost:
+            mpi.say(f"{program.name}: {kernel}: OpenCL was chosen and failed: {why}; Numba runs it")
+    if any(lost):
         choice.forget()
         mpi.node_by_node(comm, program.warm)
+    return agreed
 
 
 def told(comm, wanted):

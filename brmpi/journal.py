@@ -12,6 +12,7 @@ import numpy as np
 
 from brmpi import backends, mpi
 from brmpi.errors import BadInput, Fault
+from brmpi.kernels.opencl import Unavailable
 
 
 class Journal:
@@ -92,10 +93,11 @@ class Journal:
                 first, arrays, _ = found
                 self.program.restore(arrays)
                 self.saved = first
-            backend = self.before.get("backend")
-            if backend not in (None, self.about["backend"]) and self.comm.rank == 0:
-                mpi.say(f"{self.program.name}: {backend} began this run and {self.about['backend']} goes on with it: "
-                        "not to the same bits")
+            began, now = self.before.get("agreed") or {}, self.about["agreed"]
+            for kernel in sorted(kernel for kernel in now if began.get(kernel, now[kernel]) != now[kernel]):
+                if self.comm.rank == 0:
+                    mpi.say(f"{self.program.name}: {kernel}: {began[kernel]} began this run and {now[kernel]} goes on "
+                            "with it: not to the same bits")
             self.about["started"] = self.before.get("started", self.about["started"])
             self.about["restarts"] = [*self.about["restarts"],
                                       {"time": _now(), "step": first, "ranks": self.comm.size}]
@@ -237,12 +239,15 @@ class Journal:
         """
         from brmpi.results import folder
 
-        if isinstance(error, BadInput) or (isinstance(error, Fault) and self.comm.rank):
+        late = isinstance(error, Unavailable)  # OpenCL, on this rank alone
+        if (isinstance(error, BadInput) and not late) or (isinstance(error, Fault) and self.comm.rank):
             return
         time.sleep(0.05 * self.comm.rank)  # ranks that fail alike do not write at once
         if not (self.path / "run.json").exists():
             return
-        why = str(error) if isinstance(error, Fault) else f"{type(error).__name__}: {error} (rank {self.comm.rank})"
+        why = str(error) if isinstance(error, Fault | Unavailable) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, Fault):
+            why += f" (rank {self.comm.rank})"
         with contextlib.suppress(Exception):
             if self.rows is not None:
                 self.rows.close()

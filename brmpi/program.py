@@ -35,6 +35,7 @@ from brmpi import case as cases
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput, Fault
 from brmpi.journal import Journal, finite
+from brmpi.kernels.opencl import Unavailable
 from brmpi.progress import clock, progress
 
 STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
@@ -70,7 +71,7 @@ def run(kind, comm, argv=None):
             program = kind(case, comm, timers, backend)
             agreed = backends.settle(comm, backend, program.work(), before)
         with timers("compile"):
-            backends.warm(comm, program)
+            agreed = backends.warm(comm, program, agreed)
         row = None if before else _first_row(program, timers)
         with timers("start"):
             path = mpi.on_root(comm, _folder, kind.name, name, options, before, held)
@@ -79,6 +80,9 @@ def run(kind, comm, argv=None):
             with timers("start"):
                 first = journal.begin(row)
             return _loop(program, comm, journal, first, stop, timers, options.quiet, began)
+        except Unavailable as error:  # no longer bad input: work has started
+            journal.failed(error)
+            raise Fault(str(error)) from error
         except BaseException as error:
             journal.failed(error)
             raise
@@ -256,6 +260,7 @@ def _plan(kind, options):
     path = folder.existing(kind.name, name, options.out)
     before = folder.about(path)
     for key, kinds, what in (("case", dict, "a table"), ("overrides", dict | None, "a table"),
+                             ("agreed", dict | None, "a table"),
                              ("restarts", list | None, "a list")):
         if not isinstance(before.get(key), kinds):
             raise BadInput(f"{path}/run.json: {key} = {before.get(key)!r}: must be {what} to restart from")

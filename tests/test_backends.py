@@ -7,7 +7,7 @@ import pytest
 
 from brmpi import kernels
 from brmpi.cluster import probe
-from brmpi.kernels import opencl
+from brmpi.kernels import choice, opencl
 
 pytestmark = pytest.mark.skipif(bool(kernels.without_opencl()), reason=kernels.without_opencl() or "-")
 FORCE = "gravity float64"
@@ -31,7 +31,7 @@ def tuned(tmp_path):
         rows = [{"kernel": kernel, "size": 2**20, "threads": 1, "backend": backend, "parameters": {}, "rate": rate,
                  "spread": 0.01, **({"device": device or opencl.device().name} if backend == "opencl" else {})}
                 for kernel in (FORCE, "gravity potential") for backend, rate in ({"numba": 100} | rates).items()]
-        file = tmp_path / "hostfiles/tuning/this.json"
+        file = tmp_path / f"hostfiles/tuning/{choice.slug(cpu)}.json"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps({"schema": 1, "cpu": cpu, "rows": rows}))
         return file
@@ -104,7 +104,7 @@ def test_a_restart_goes_on_with_what_the_run_began_with(launch, tmp_path, tuned)
     assert launch(2, *ARGUMENTS[:-1], 3, "--out", "cut", "--quiet").returncode == 0
     tuned(opencl=30)
     done = launch(1, *ARGUMENTS, "--out", "cut", "--restart")
-    assert done.returncode == 0 and "goes on with it" not in done.stderr, done.stderr
+    assert done.returncode == 0 and "goes on with it" not in done.stdout, done.stderr
     assert about(tmp_path / "cut")[0]["backend"] == "opencl"
     assert (tmp_path / "cut" / LAST).read_bytes() == (tmp_path / "whole" / LAST).read_bytes()
 
@@ -114,7 +114,7 @@ def test_a_restart_that_cannot_says_that_bits_will_differ(launch, tuned):
     assert launch(2, *ARGUMENTS[:-1], 3, "--out", "run", "--quiet").returncode == 0
     done = launch(1, *ARGUMENTS, "--out", "run", "--restart", BRMPI_OPENCL="abacus")
     assert done.returncode == 0, done.stderr
-    assert "opencl began this run and numba goes on with it: not to the same bits" in done.stdout + done.stderr
+    assert f"{FORCE}: opencl began this run and numba goes on with it: not to the same bits" in done.stdout
 
 
 def test_a_bad_tuning_is_bad_input(launch, tuned):
@@ -122,4 +122,63 @@ def test_a_bad_tuning_is_bad_input(launch, tuned):
     file.write_text(file.read_text().replace('"rate": 300', '"rate": "fast"'))
     done = launch(2, *ARGUMENTS)
     assert done.returncode == 2 and done.stderr.count("rows[1].rate = 'fast'") == 1, done.stderr
-    assert "hostfiles/tuning/this.json" in done.stderr
+    assert f"hostfiles/tuning/{file.name}" in done.stderr
+
+
+def test_no_bodies_at_all(launch, tmp_path, tuned):
+    tuned(opencl=300)
+    for ranks in (0, 2):
+        done = launch(ranks, "-m", "brmpi.sims.nbody", "--set", "n=0", "--steps", 2, "--out", f"run{ranks}", "--quiet")
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_fell_back_goes_on_so_after_a_restart(launch, tmp_path, tuned):
+    tuned(opencl=300, device="V3D 7.1")
+    assert launch(2, *ARGUMENTS[:-1], 3, "--out", "run", "--quiet").returncode == 0
+    assert json.loads((tmp_path / "run/run.json").read_text())["agreed"][FORCE] == "numba"
+    tuned(opencl=300)
+    done = launch(2, *ARGUMENTS, "--out", "run", "--restart")
+    assert done.returncode == 0 and "goes on with it" not in done.stdout, done.stdout
+    assert about(tmp_path / "run")[1][FORCE][0]["backend"] == "numba"
+
+
+def test_what_was_agreed_on_must_be_a_table(launch, tmp_path):
+    assert launch(0, *ARGUMENTS[:-1], 3, "--out", "run", "--quiet").returncode == 0
+    file = tmp_path / "run/run.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "agreed": ["numba"]}))
+    done = launch(2, *ARGUMENTS, "--out", "run", "--restart")
+    assert done.returncode == 2 and done.stderr.count("agreed = ['numba']: must be a table") == 1, done.stderr
+
+
+LATER = ("import os, sys\n"  # N-body, for which OpenCL's memory is used up in the third step on rank 1
+         "from brmpi import program\n"
+         "from brmpi.kernels import opencl\n"
+         "from brmpi.sims.nbody import NBody\n"
+         "bring, calls = opencl.Device.bring, []\n"
+         "def fail(self, array, write=False):\n"
+         "    calls.append(array.nbytes)\n"
+         "    if os.environ['OMPI_COMM_WORLD_RANK'] == '1' and len(calls) > 40:\n"
+         "        raise opencl.Unavailable('OpenCL device: out of device memory')\n"
+         "    return bring(self, array, write)\n"
+         "opencl.Device.bring = fail\n")
+
+
+def test_a_failure_in_the_middle_falls_back_where_it_is_and_is_told(launch, tmp_path, tuned):
+    tuned(opencl=300)
+    code = LATER + "sys.argv[1:] = ['--set', 'n=1100', '--steps', '30', '--out', 'run']\nprogram.main(NBody)\n"
+    done = launch(2, "-c", code)
+    assert done.returncode == 0, done.stderr
+    host = socket.gethostname()
+    assert done.stdout.count(f"nbody on {host}: {FORCE}: OpenCL was chosen and failed: OpenCL device: out of") == 1
+    run, here = about(tmp_path / "run")
+    assert run["backend"] == "numba, opencl" and {one["backend"] for one in here[FORCE]} == {"numba", "opencl"}
+
+
+def test_a_failure_in_the_middle_of_what_was_asked_for_is_a_fault(launch, tmp_path):
+    code = LATER + ("sys.argv[1:] = ['--set', 'n=1100', '--steps', '30', '--backend', 'opencl', '--out', 'run']\n"
+                    "program.main(NBody)\n")
+    done = launch(2, "-c", code)
+    assert done.returncode == 1 and "out of device memory" in done.stderr, done.stderr
+    assert "(see --help)" not in done.stderr and "Traceback" not in done.stderr
+    status = json.loads((tmp_path / "run/run.json").read_text())["status"]
+    assert status == "failed: OpenCL device: out of device memory (rank 1)"

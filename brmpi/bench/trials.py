@@ -4,9 +4,11 @@ As a program this is such a process: it reads questions, a line of JSON each, an
 """
 
 import contextlib
+import ctypes
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +20,7 @@ from brmpi.kernels import choice, opencl
 
 MARK = "@trial "  # before an answer: libraries may print, too
 REPEAT = 2e-3  # s, least time of a repeat
+DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG: the signal that comes when the process that started this one ends
 PATIENCE = 60.0  # s, for an answer
 
 
@@ -67,12 +70,12 @@ class Timer:
             raise self._ended() from None
         with selectors.DefaultSelector() as ready:
             ready.register(self._process.stdout, selectors.EVENT_READ)
-            line, end = b"", time.monotonic() + PATIENCE + 10 * seconds
+            line, end = b"", time.monotonic() + PATIENCE + 2 * seconds
             while not line.endswith(b"\n") or not line.startswith(MARK.encode()):
                 line = b"" if line.endswith(b"\n") else line
                 if not ready.select(max(end - time.monotonic(), 0)):
                     self._process.kill()
-                    raise Ended(f"no answer within {PATIENCE + 10 * seconds:.0f} s")
+                    raise Ended(f"no answer within {PATIENCE + 2 * seconds:.0f} s")
                 part = self._process.stdout.read(1)
                 if not part:
                     raise self._ended()
@@ -148,6 +151,7 @@ class _Server:
 
 def main():
     """Answer questions until there are no more."""
+    ctypes.CDLL(None).prctl(DEATH_SIGNAL, signal.SIGKILL)  # also where a kernel hangs
     server = _Server()
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)

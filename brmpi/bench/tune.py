@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -41,6 +43,7 @@ class Search:
 
     def __init__(self, works, counts, seconds):
         self.rows, self.lacking, self.skipped = [], {}, 0
+        self.given_up = set()  # (kernel, size or None for all, backend)
         self.tasks = [(threads, work, work.sizes[place]) for threads in counts for place in (1, 2, 0) for work in works]
         self.end = time.monotonic() + seconds
         self.timers = {}
@@ -76,15 +79,15 @@ class Search:
                 found[backend] = self._best(backend, threads, work.kernel, size, share)
         found = {backend: best for backend, best in found.items() if best is not None}
         rates = {backend: [] for backend in found}
-        while found and len(next(iter(rates.values()))) < REPEATS:
+        for turn in range(REPEATS):
+            if turn >= BRIEF and time.monotonic() - begin > seconds:
+                break
             for backend, (parameters, _) in found.items():
                 with contextlib.suppress(trials.Ended):
                     answer = self._ask(backend, threads, work.kernel, size, parameters, 1, 0)
                     rates[backend] += answer.get("rates", [])
-            if time.monotonic() - begin > seconds and len(rates[next(iter(found))]) >= 3:
-                break
         for backend, (parameters, told) in found.items():
-            if len(rates[backend]) < 3:
+            if len(rates[backend]) < BRIEF:
                 continue
             middle = sorted(rates[backend])[len(rates[backend]) // 2]
             self.rows.append({"kernel": work.kernel, "size": size, "threads": threads, "backend": backend,
@@ -96,7 +99,7 @@ class Search:
         if backend == "numba":
             return True
         known = [row for row in self.rows if row["kernel"] == work.kernel and row["backend"] == backend]
-        return all(2 * size / row["rate"] < seconds for row in known)
+        return all(4 * BRIEF * size / row["rate"] < seconds for row in known)
 
     def _best(self, backend, threads, kernel, size, seconds):
         """The fastest parameters and what else the answer told; None where there is no answer."""
@@ -120,16 +123,19 @@ class Search:
     def _ask(self, backend, threads, *question):
         if (backend, threads) not in self.timers:
             self.timers[backend, threads] = trials.Timer(backend, threads)
-        if backend in self.lacking.get(question[0], {}):
+        kernel, size = question[:2]
+        if not self.given_up.isdisjoint({(kernel, size, backend), (kernel, None, backend)}):
             return {}
         try:
             answer = self.timers[backend, threads].ask(*question)
         except trials.Ended as reason:
             self.timers.pop((backend, threads)).close()
-            self.lacking.setdefault(question[0], {})[backend] = str(reason)
+            self.given_up.add((kernel, None, backend))
+            self.lacking.setdefault(kernel, {})[backend] = str(reason)
             raise
-        if "lacking" in answer:
-            self.lacking.setdefault(question[0], {})[backend] = answer["lacking"]
+        if "lacking" in answer:  # for lack of memory, perhaps, which smaller sizes do not need
+            self.given_up.add((kernel, size, backend))
+            self.lacking.setdefault(kernel, {})[backend] = answer["lacking"]
         return answer
 
 
@@ -180,7 +186,7 @@ def chosen(words):
 
 
 def of_each_type(known, names, folder):
-    """Nodes to tune: one of each type of processor.
+    """Nodes to tune: those of each type of processor, of which one is enough.
 
     Parameters
     ----------
@@ -190,30 +196,30 @@ def of_each_type(known, names, folder):
 
     Returns
     -------
-    list of inventory.Node
+    list of list of inventory.Node, this machine first
 
     Raises
     ------
-    BadInput : a node has no probe, so that its processor is not known
+    BadInput : a node that is named, or every node, has no probe, so that its processor is not known
     """
     nodes = [known.node(name) for name in dict.fromkeys(names)] or list(known.nodes)
     if len(nodes) == 1:
-        return nodes
-    probes = speeds.read(folder)
-    if not any(node.name in probes for node in nodes):
-        raise BadInput(f"{Path(folder, 'probes')}: holds no probe of {', '.join(node.name for node in nodes)}, so that "
-                       "their processors are not known: run brmpi probe")
-    types = {}
+        return [nodes]
+    probes, types = speeds.read(folder), {}
+    unknown = [node.name for node in nodes if node.name not in probes]
+    if unknown and (names or len(unknown) == len(nodes)):
+        raise BadInput(f"{Path(folder, 'probes')}: holds no probe of {', '.join(unknown)}, so that the processor is "
+                       "not known: run brmpi probe")
+    if unknown:
+        print(f"Left out, as there is no probe of them: {', '.join(unknown)} (brmpi probe)", file=sys.stderr)
     for node in sorted(nodes, key=lambda node: not inventory.is_local(node)):
         if node.name in probes:
-            types.setdefault(probes[node.name].get("cpu"), node)
+            types.setdefault(probes[node.name].get("cpu"), []).append(node)
     return list(types.values())
 
 
-def _tuned(node, children, words, seconds):
-    """The tuning of a node: in this process if it is this machine, else over ssh."""
-    if inventory.is_local(node):
-        return here(words, seconds)
+def _remote(node, children, words, seconds):
+    """The tuning of a node, over ssh."""
     arguments = ["-m", "brmpi.bench.tune", "--here", "--seconds", f"{seconds:g}", "--kernels", *words]
     script = probing.interpreter(node, shlex.join(arguments))
     command = [*probing.SSH, probing.login(node), f"sh -c {shlex.quote(script)}"]
@@ -221,6 +227,8 @@ def _tuned(node, children, words, seconds):
         code, out, err = children.run(command, b"", seconds + GRACE)
     except subprocess.TimeoutExpired:
         raise Fault(f"{node.name}: no answer within {seconds + GRACE:.0f} s") from None
+    except OSError as error:
+        raise Fault(f"{node.name}: {error.filename or 'a process'} cannot be started here: {error.strerror}") from None
     for line in out.splitlines():
         if line.startswith('{"schema"'):
             return json.loads(line)
@@ -229,8 +237,29 @@ def _tuned(node, children, words, seconds):
     raise Fault(f"{node.name}: not tuned: {reason} ({advice})")
 
 
+def _first_of(nodes, children, words, seconds):
+    """The tuning of the first node of a type that can be reached, and the node; None if none can."""
+    for node in nodes:
+        try:
+            return node, _remote(node, children, words, seconds)
+        except Fault as fault:
+            print(fault, file=sys.stderr)
+    return None
+
+
+def _beat():
+    """Write a line a second: once nobody reads them, as when ssh is gone, end this process."""
+    while True:
+        time.sleep(1)
+        try:
+            os.write(1, b"\n")
+        except OSError:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
 def merged(old, new):
-    """A tuning with the rows of an older one for kernels that were not timed again.
+    """A tuning with the rows of an older one that were not timed again.
 
     Parameters
     ----------
@@ -241,9 +270,15 @@ def merged(old, new):
     -------
     dict
     """
-    timed = {row["kernel"] for row in new["rows"]}
-    kept = [row for row in (old or {}).get("rows", ()) if row["kernel"] not in timed]
-    lacking = {kernel: why for kernel, why in (old or {}).get("lacking", {}).items() if kernel not in timed}
+    if old is None or old["cpu"] != new["cpu"]:
+        return new
+
+    def place(row):
+        return row["kernel"], row["threads"], row["size"]
+
+    timed, kernels = {place(row) for row in new["rows"]}, {row["kernel"] for row in new["rows"]}
+    kept = [row for row in old["rows"] if place(row) not in timed]
+    lacking = {kernel: why for kernel, why in old.get("lacking", {}).items() if kernel not in kernels}
     return new | {"rows": kept + new["rows"], "lacking": lacking | new["lacking"]}
 
 
@@ -338,30 +373,54 @@ def main(argv):
     if not 0 < args.seconds < threading.TIMEOUT_MAX / 2:
         raise BadInput(f"--seconds = {args.seconds:g}: must be > 0 s")
     chosen(args.kernels)
-    if args.here:
-        print(json.dumps(here(args.kernels, args.seconds, quiet=True)))
-        return 0
-    known = inventory.load(args.hostfiles, args.inventory)
-    nodes = of_each_type(known, args.nodes, args.hostfiles)
-    print(f"Tuning {', '.join(node.name for node in nodes)}: {args.seconds:g} s at most.", file=sys.stderr)
-    children, results, failed = Children(), [], 0
-    with ThreadPoolExecutor(len(nodes)) as pool:
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    try:
+        if args.here:
+            threading.Thread(target=_beat, daemon=True).start()
+            print(json.dumps(here(args.kernels, args.seconds, quiet=True)))
+            return 0
+        return _all(args, of_each_type(inventory.load(args.hostfiles, args.inventory), args.nodes, args.hostfiles))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _all(args, types):
+    """Tune one node of each type at once, and write and show each as it comes; returns the exit code."""
+    _writable(args.hostfiles)
+    mine = next((nodes for nodes in types if inventory.is_local(nodes[0])), None)
+    print(f"Tuning {', '.join(nodes[0].name for nodes in types)}: {args.seconds:g} s at most.", file=sys.stderr)
+    children, failed = Children(), 0
+    with ThreadPoolExecutor(len(types)) as pool:
         try:
-            turns = {pool.submit(_tuned, node, children, args.kernels, args.seconds): node for node in nodes}
+            turns = [pool.submit(_first_of, nodes, children, args.kernels, args.seconds) for nodes in types
+                     if nodes is not mine]
+            if mine:
+                _finish(args.hostfiles, mine[0], here(args.kernels, args.seconds))
             for turn in as_completed(turns):
-                try:
-                    results.append((turns[turn], turn.result()))
-                except Fault as fault:
-                    print(fault, file=sys.stderr)
+                if turn.result() is None:
                     failed += 1
+                else:
+                    _finish(args.hostfiles, *turn.result())
         except BaseException:
             children.stop()
             raise
-    for node, tuning in results:
-        file = write(args.hostfiles, tuning)
-        print(f"\n{tuning['cpu']} ({node.name}), {tuning['seconds']:.0f} s, in {file}:\n")
-        show(tuning)
     return 1 if failed else 0
+
+
+def _writable(folder):
+    """Refuse a folder before a minute is spent on what could not be written there."""
+    tuning = Path(folder, "tuning")
+    with contextlib.suppress(OSError):
+        tuning.mkdir(parents=True, exist_ok=True)
+    if not os.access(tuning, os.W_OK):
+        raise BadInput(f"{tuning}: cannot be written")
+
+
+def _finish(folder, node, tuning):
+    file = write(folder, tuning)
+    print(f"\n{tuning['cpu']} ({node.name}), {tuning['seconds']:.0f} s, in {file}:\n")
+    show(tuning)
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

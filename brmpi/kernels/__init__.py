@@ -8,6 +8,7 @@ from pathlib import Path
 
 from brmpi.errors import BadInput
 
+RANKS_HERE = ("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")  # ranks of this host, as Open MPI and MPICH tell
 BACKENDS = ("auto", "numba", "numpy", "opencl")
 
 
@@ -27,10 +28,13 @@ def threads():
 
     Returns
     -------
-    int: OMP_NUM_THREADS, else the cores that this process may use
+    int: OMP_NUM_THREADS, else the part of the cores it may use that is one rank's of a host
     """
-    told = os.environ.get("OMP_NUM_THREADS", "")
-    return int(told) if told.isdecimal() and int(told) else len(os.sched_getaffinity(0))
+    told, *ranks = (os.environ.get(name, "").strip() for name in ("OMP_NUM_THREADS", *RANKS_HERE))
+    if told.isdecimal() and int(told):
+        return int(told)
+    ranks = [int(count) for count in ranks if count.isdecimal() and int(count)]
+    return max(1, len(os.sched_getaffinity(0)) // max(ranks, default=1))
 
 
 @functools.cache

@@ -56,8 +56,10 @@ class _Here:
 
     rows = {}  # kernel: list of rows
     agreed = None  # kernel: backend, for all who compute together
+    work = {}  # kernel: size of the whole problem
     lost = {}  # kernel: why OpenCL is not taken any more
     ran = {}  # (kernel, backend): Choice
+    told = None  # function of a sentence, for people
 
 
 def use(tuning=None):
@@ -67,21 +69,23 @@ def use(tuning=None):
     ----------
     tuning : dict as described above, or None
     """
-    _Here.rows, _Here.agreed, _Here.lost, _Here.ran = {}, None, {}, {}
+    _Here.rows, _Here.agreed, _Here.work, _Here.lost, _Here.ran, _Here.told = {}, None, {}, {}, {}, None
     for row in (tuning or {}).get("rows", ()):
         _Here.rows.setdefault(row["kernel"], []).append(row)
     choose.cache_clear()
 
 
-def agree(agreed):
+def agree(agreed, work, told=None):
     """Take what all who compute together agreed on.
 
     Parameters
     ----------
     agreed : dict of kernel to backend, from ``agreed``; kernels that it does not hold and that are not ``EXACT`` take
         Numba
+    work : dict of kernel to the size of the whole problem, which the parameters are chosen by
+    told : function of a sentence, called where OpenCL fails from now on
     """
-    _Here.agreed = agreed
+    _Here.agreed, _Here.work, _Here.told = agreed, work, told
     choose.cache_clear()
 
 
@@ -104,30 +108,32 @@ def check(backend):
 def choose(kernel, size, backend="auto"):
     """The version to take, and its parameters.
 
-    A version is taken instead of Numba's where it is faster by more than both spreads, at the measured size nearest to
-    the one given; an accelerator not below half the smallest size that was measured.
+    A version is taken instead of Numba's where it is faster by more than both spreads, at the size nearest to the one
+    given of those that Numba was measured at; an accelerator not below half the smallest of them.
 
     Parameters
     ----------
     kernel : str, "<module> <variant>"
-    size : int > 0, how much work the call is
+    size : int >= 0, how much work the call is
     backend : "auto", or one that is wanted, of which only the parameters are chosen
 
     Returns
     -------
     Choice
     """
-    rows = _nearest(_Here.rows.get(kernel, ()), size, threads())
+    size = size if exact(kernel) else _Here.work.get(kernel, size)
     if backend != "auto":
+        rows = _nearest(_Here.rows.get(kernel, ()), size, threads(), backend)
         return Choice(backend, _fitting(kernel, rows, backend), "asked for")
     usual = without_measurement(kernel)
+    rows = _nearest(_Here.rows.get(kernel, ()), size, threads(), usual)
     if kernel in _Here.lost:
-        backend, why = usual, _Here.lost[kernel]
+        backend, why = usual, f"OpenCL was chosen and failed: {_Here.lost[kernel]}"
     elif _Here.agreed is not None and not exact(kernel):
         backend, why = _Here.agreed.get(kernel, usual), "agreed on by all"
     else:
         backend, why = _fastest(rows, usual)
-    if backend == "opencl" and (other := _other_device(rows.get(backend))):
+    if backend == "opencl" and (other := other_device(kernel, size)):
         lose(kernel, other)
         return choose(kernel, size)
     return Choice(backend, _fitting(kernel, rows, backend), why)
@@ -176,6 +182,8 @@ def run(kernel, size, backend, reference, loop, *arguments):
         if backend != "auto":
             raise
         lose(kernel, str(reason))
+        if _Here.told:
+            _Here.told(f"{kernel}: OpenCL was chosen and failed: {reason}; Numba runs it from here on")
         return run(kernel, size, backend, reference, loop, *arguments)
     _Here.ran.setdefault((kernel, chosen.backend), chosen)
     return answer
@@ -189,7 +197,7 @@ def lose(kernel, why):
     kernel : str
     why : str
     """
-    _Here.lost[kernel] = f"OpenCL was chosen and failed: {why}"
+    _Here.lost[kernel] = why
     choose.cache_clear()
 
 
@@ -235,14 +243,36 @@ def rates(work, sharing=1):
     """
     found = {}
     for kernel, size in work.items():
-        rows = _nearest(_Here.rows.get(kernel, ()), size, threads())
-        if winner(rows, "numba") == "opencl" and (other := _other_device(rows["opencl"])):
+        usual = without_measurement(kernel)
+        rows = _nearest(_Here.rows.get(kernel, ()), size, threads(), usual)
+        if winner(rows, usual) == "opencl" and (other := other_device(kernel, size)):
             lose(kernel, other)
         if kernel in _Here.lost:
             rows.pop("opencl", None)
         found[kernel] = {backend: (row["rate"] / (1 if row.get("processor", True) else sharing), row["spread"])
                          for backend, row in rows.items()}
     return found
+
+
+def other_device(kernel, size):
+    """Why OpenCL's device here is not the one that a kernel was timed on.
+
+    Parameters
+    ----------
+    kernel : str
+    size : int
+
+    Returns
+    -------
+    str; empty where it is, or the tuning does not tell
+    """
+    try:
+        here = opencl.device().name
+    except opencl.Unavailable as reason:
+        return str(reason)
+    row = _nearest(_Here.rows.get(kernel, ()), size, threads(), "opencl").get("opencl", {})
+    tuned = row.get("device", here)
+    return "" if tuned == here else f"{tuned} was tuned, and here is {here}"
 
 
 def agreed(everyone, usual="numba"):
@@ -263,7 +293,7 @@ def agreed(everyone, usual="numba"):
             continue
         common = set.intersection(*(set(one[kernel]) for one in everyone))
         sums = {backend: {"rate": sum(one[kernel][backend][0] for one in everyone),
-                          "spread": max(one[kernel][backend][1] for one in everyone)} for backend in common}
+                          "spread": max(one[kernel][backend][1] for one in everyone)} for backend in sorted(common)}
         chosen[kernel] = winner(sums, usual)
     return chosen
 
@@ -301,27 +331,29 @@ def slug(cpu):
     return re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-") or "unknown"
 
 
-def read(folder):
-    """All tunings that there are.
+def read(folder, cpus):
+    """The tunings of some processors.
 
     Parameters
     ----------
     folder : path of the hostfiles
+    cpus : sequence of str, their names
 
     Returns
     -------
-    dict of cpu (its name) to tuning; empty without ``tuning/``
+    dict of cpu to tuning, for those that have one
 
     Raises
     ------
     BadInput : a file that is no tuning
     """
     found = {}
-    for file in sorted(Path(folder, "tuning").glob("*.json")):
-        tuning = record(file)
-        if tuning["cpu"] in found:
-            raise BadInput(f"{file}: cpu = {tuning['cpu']!r} has another file there: remove one of the two")
-        found[tuning["cpu"]] = tuning
+    for cpu in sorted(set(cpus)):
+        file = Path(folder, "tuning", f"{slug(cpu)}.json")
+        if file.exists():
+            tuning = record(file)
+            if tuning["cpu"] == cpu:
+                found[cpu] = tuning
     return found
 
 
@@ -340,7 +372,7 @@ def record(file):
     ------
     BadInput : it cannot be read, or is no tuning; the sentence names file and key
     """
-    again = "run brmpi tune again"
+    again = "run brmpi tune again, or remove it"
     try:
         tuning = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -375,20 +407,21 @@ def exact(kernel):
     return kernel.partition(" ")[0] in EXACT
 
 
-def _nearest(rows, size, threads):
-    """For each backend the row of the nearest size, of those that were measured with the nearest number of threads."""
+def _nearest(rows, size, threads, usual):
+    """The rows, by backend, of the nearest number of threads and size that the usual version was measured with."""
     def far(a, b):
-        return abs(math.log(a / b))
+        return abs(math.log(max(a, 1) / max(b, 1)))
 
-    found = {}
-    for backend in dict.fromkeys(row["backend"] for row in rows):
-        mine = [row for row in rows if row["backend"] == backend]
-        near = min(far(row["threads"], threads) for row in mine)
-        mine = [row for row in mine if far(row["threads"], threads) == near]
-        smallest = min(row["size"] for row in mine)
-        if not mine[0].get("processor", True) and size < smallest / 2:
-            continue
-        found[backend] = min(mine, key=lambda row: far(row["size"], size))
+    measured = [(row["threads"], row["size"]) for row in rows if row["backend"] == usual]
+    if not measured:
+        return {}
+    here = min(measured, key=lambda place: (far(place[0], threads), far(place[1], size)))
+    found = {row["backend"]: row for row in rows if (row["threads"], row["size"]) == here}
+    smallest = min(least for count, least in measured if count == here[0])
+    accelerators = [name for name, row in found.items() if not row.get("processor", True)]
+    if size < smallest / 2 and usual not in accelerators:
+        for name in accelerators:
+            del found[name]
     return found
 
 
@@ -420,16 +453,6 @@ def winner(rows, usual):
     better = [name for name, row in rows.items()
               if row["rate"] > base["rate"] * (1 + row["spread"] + base["spread"])]
     return max(better, key=lambda name: rows[name]["rate"], default=usual)
-
-
-def _other_device(row):
-    """Why the device that a row was measured on is not the one here; empty where it is, or the row does not tell."""
-    try:
-        here = opencl.device().name
-    except opencl.Unavailable as reason:
-        return str(reason)
-    tuned = (row or {}).get("device", here)
-    return "" if tuned == here else f"{tuned} was tuned, and here is {here}"
 
 
 def _fitting(kernel, rows, backend):

@@ -16,6 +16,7 @@ import numpy as np
 
 import brmpi
 from brmpi.errors import BadInput
+from brmpi.kernels import threads
 
 INSTALL = "apt-get install python3-pyopencl pocl-opencl-icd"
 
@@ -78,7 +79,7 @@ class Device:
             options = [f"-D{macro}={value}" for macro, value in defines.items()]
             with _told(f"kernels/{name}.cl on OpenCL device {self.name}"), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the compiler's remarks
-                self._programs[key] = self.cl.Program(self.context, source(name)).build(options)
+                self._programs[key] = self.cl.Program(self.context, source(name)).build(options, cache_dir=False)
         return self._programs[key]
 
     def bring(self, array, write=False):
@@ -173,8 +174,7 @@ def devices():
     Unavailable : there are none, or no pyopencl
     """
     # as many threads as OpenMP would have here: a rank's cores are not all of the computer's
-    threads = os.environ.get("OMP_NUM_THREADS") or str(len(os.sched_getaffinity(0)))
-    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", threads)
+    os.environ.setdefault("POCL_MAX_PTHREAD_COUNT", str(threads()))
     try:
         import pyopencl as cl
     except ImportError:

@@ -170,7 +170,7 @@ def conducted5(a, k, new, m, c, harmonic, one, first, last):
             along = (flux(a, k, at + j, at + j + 1, c1, harmonic, one)
                      - flux(a, k, at + j - 1, at + j, c1, harmonic, one))
             store(faces, above + j, rise, 1)
-            store(new, at + j, load(a, at + j) + ((rise - load(faces, below + j)) + along), 0)
+            store(new, at + j, load(a, at + j) + ((rise - look(faces, below + j)) + along), 0)
 
 
 @exactly
@@ -223,7 +223,7 @@ def conducted7(a, k, new, n, m, c, harmonic, one, first, last, rows):
                              - flux(a, k, at + j - 1, at + j, c2, harmonic, one))
                     store(planes, above + j, rise, 1)
                     store(sides, high + j, side, 2)
-                    flow = ((rise - load(planes, below + j)) + (side - load(sides, low + j))) + along
+                    flow = ((rise - look(planes, below + j)) + (side - look(sides, low + j))) + along
                     store(new, at + j, load(a, at + j) + flow, 0)
 
 
