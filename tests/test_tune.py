@@ -2,12 +2,14 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from conftest import environment
 
 from brmpi import kernels
 from brmpi.bench import trials, tune
@@ -52,9 +54,97 @@ def test_kernels_that_were_not_timed_again_stay(tmp_path):
     now = choice.record(file)
     assert {entry["kernel"]: entry["rate"] for entry in now["rows"]} == {"a": 1, "b": 2}
     assert now["lacking"] == {"a": {"opencl": "old"}}
+    tune.write(tmp_path, {**first, "rows": [{**row, "kernel": "b", "rate": 3, "size": 2}]})  # another size
+    assert [(entry["kernel"], entry["rate"]) for entry in choice.record(file)["rows"]] == [("a", 1), ("b", 2), ("b", 3)]
+    tune.write(tmp_path, {**first, "cpu": "A B", "rows": [{**row, "kernel": "b"}]})  # another processor, the same file
+    assert len(choice.record(file)["rows"]) == 1
     file.write_text("{")
     tune.write(tmp_path, first)
     assert len(choice.record(file)["rows"]) == 2
+
+
+def test_a_version_that_dies_between_its_turns_ends_nothing(monkeypatch):
+    """Whatever a process says, the questions are as many as they should be."""
+    asked = []
+
+    class Dying:
+        def __init__(self, backend, threads):
+            self.backend = backend
+
+        def ask(self, kernel, size, parameters, repeats, seconds):
+            asked.append(self.backend)
+            if self.backend == "numba" and asked.count("numba") > 1:
+                raise trials.Ended("its process died of signal 9")
+            return {"rates": [1e9] * repeats}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(trials, "Timer", Dying)
+    search = tune.Search(tune.chosen(["philox words"]), [1], 5)
+    search.run(quiet=True)
+    assert len(asked) < 200 and {row["backend"] for row in search.rows} == {"opencl", "numpy"}
+    assert search.lacking == {"philox words": {"numba": "its process died of signal 9"}}
+
+
+def test_lack_of_memory_at_one_size_leaves_the_others(monkeypatch):
+    class Small:
+        def __init__(self, backend, threads):
+            self.backend = backend
+
+        def ask(self, kernel, size, parameters, repeats, seconds):
+            if self.backend == "opencl" and size > 2**20:
+                return {"lacking": "out of device memory"}
+            return {"rates": [1e9] * repeats}
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(trials, "Timer", Small)
+    search = tune.Search(tune.chosen(["philox words"]), [1], 5)
+    search.run(quiet=True)
+    assert {row["size"] for row in search.rows if row["backend"] == "opencl"} == {2**14, 2**18}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_stops_when_it_is_told_to_and_leaves_nobody(tmp_path, number):
+    process = subprocess.Popen([sys.executable, "-m", "brmpi", "tune", "--seconds", "100"], cwd=tmp_path,
+                               env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 30
+    while not children(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    mine = children(process.pid)
+    assert mine
+    time.sleep(1)
+    mine |= children(process.pid)
+    process.send_signal(number)
+    assert process.wait(timeout=15) != 0
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in mine) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not [pid for pid in mine if Path(f"/proc/{pid}").exists()]
+
+
+def children(pid):
+    """Processes that a process started and that still run."""
+    return {int(one) for task in Path(f"/proc/{pid}/task").glob("*/children") for one in task.read_text().split()}
+
+
+def test_a_remote_one_ends_when_nobody_listens_any_more(tmp_path):
+    """As when ssh is gone: what it writes finds no reader."""
+    process = subprocess.Popen([sys.executable, "-m", "brmpi.bench.tune", "--here", "--seconds", "100"], cwd=tmp_path,
+                               env=environment(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert process.stdout.readline() == b"\n"
+    process.stdout.close()
+    assert process.wait(timeout=15) == 128 + signal.SIGTERM
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_work_starts(launch, tmp_path):
+    (tmp_path / "hostfiles").write_text("a file")
+    begin = time.monotonic()
+    done = launch(0, "-m", "brmpi", "tune")
+    assert done.returncode == 2 and "hostfiles/tuning: cannot be written" in done.stderr, done.stderr
+    assert time.monotonic() - begin < 20
 
 
 def test_a_node_without_opencl_is_tuned_without(launch, tmp_path):
@@ -109,7 +199,7 @@ address = "198.51.100.8"
 """
 
 
-def test_one_node_of_each_type_is_taken(tmp_path):
+def test_one_node_of_each_type_is_taken(tmp_path, capsys):
     from brmpi.cluster import inventory
 
     (tmp_path / "cluster.toml").write_text(INVENTORY)
@@ -119,10 +209,17 @@ def test_one_node_of_each_type_is_taken(tmp_path):
     (tmp_path / "probes").mkdir()
     for name, cpu in (("far", "Cortex-A76"), ("twin", "Cortex-A76"), ("near", "Cortex-A76")):
         (tmp_path / f"probes/{name}.json").write_text(json.dumps({"schema": 1, "node": name, "cpu": cpu, "speeds": {}}))
-    assert [node.name for node in tune.of_each_type(known, (), tmp_path)] == ["near"]
-    assert [node.name for node in tune.of_each_type(known, ("twin", "far"), tmp_path)] == ["twin"]
+    def names(asked=()):
+        return [[node.name for node in nodes] for nodes in tune.of_each_type(known, asked, tmp_path)]
+
+    assert names() == [["near", "far", "twin"]]
+    assert names(("twin", "far")) == [["twin", "far"]] and names(("twin",)) == [["twin"]]
     (tmp_path / "probes/near.json").write_text(json.dumps({"schema": 1, "node": "near", "cpu": "N100", "speeds": {}}))
-    assert [node.name for node in tune.of_each_type(known, (), tmp_path)] == ["near", "far"]
+    assert names() == [["near"], ["far", "twin"]]
+    (tmp_path / "probes/far.json").unlink()
+    assert names() == [["near"], ["twin"]] and "no probe of them: far" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="no probe of far"):
+        names(("far", "near"))
 
 
 def test_a_node_that_cannot_be_reached_is_told(launch, tmp_path):
