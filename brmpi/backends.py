@@ -103,13 +103,13 @@ def warm(comm, program, agreed):
     """
     failed, host = [], socket.gethostname()
 
-    def attempt():
+    def _attempt():
         try:
             program.warm()
         except opencl.Unavailable as reason:
             failed.append(f"{host}: {reason}")
 
-    mpi.node_by_node(comm, attempt)
+    mpi.node_by_node(comm, _attempt)
     everywhere = sorted({one for rank in comm.allgather(failed) for one in rank})
     if everywhere:
         raise BadInput(f"backend = 'opencl': not on {'; '.join(everywhere)}")

@@ -273,11 +273,11 @@ def merged(old, new):
     if old is None or old["cpu"] != new["cpu"]:
         return new
 
-    def place(row):
+    def _place(row):
         return row["kernel"], row["threads"], row["size"]
 
-    timed, kernels = {place(row) for row in new["rows"]}, {row["kernel"] for row in new["rows"]}
-    kept = [row for row in old["rows"] if place(row) not in timed]
+    timed, kernels = {_place(row) for row in new["rows"]}, {row["kernel"] for row in new["rows"]}
+    kept = [row for row in old["rows"] if _place(row) not in timed]
     lacking = {kernel: why for kernel, why in old.get("lacking", {}).items() if kernel not in kernels}
     return new | {"rows": kept + new["rows"], "lacking": lacking | new["lacking"]}
 

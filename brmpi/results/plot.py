@@ -1,5 +1,6 @@
 """``brmpi plot``: a run, or one of its files, as pictures and as a film."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -148,6 +149,8 @@ class Source:
         scale, unit = canvas.clock(times, self._time)
         longest = max(abs(scale(time)) for time in times)
         digits = 2 if longest < 10 else 1 if longest < 1000 else 0
+        if 0 < longest < 1:
+            digits = 2 - math.floor(math.log10(longest))
         return [f"t = {scale(time):.{digits}f} {unit}".strip() for time in times]
 
     def _unit(self, species):
@@ -195,8 +198,8 @@ class Source:
         if last.particles:
             yield from self._moving_bodies(files)
             return
-        name = next(iter(last.meshes))
         read = [snapshots.read(file) for file in self._chosen(12)]
+        name = next((name for name in last.meshes if _changes(read[0], last, name)), next(iter(last.meshes)))
         scale = fields.limits([fields.values(snapshot.meshes[name])[0] for snapshot in read])
         times = self._when([snapshot.time for snapshot in read])
         for file in files:
@@ -246,3 +249,9 @@ def _kind(path):
     except OSError as error:
         raise BadInput(f"{path}: cannot be read as HDF5: {error}") from None
     raise BadInput(f"{path}: is {told}")
+
+
+def _changes(first, last, name):
+    """Whether a mesh is not the same in two snapshots."""
+    return name not in first.meshes or not np.array_equal(fields.values(first.meshes[name])[0],
+                                                          fields.values(last.meshes[name])[0])
