@@ -83,7 +83,7 @@ class Field:
         -------
         (columns,) float64
         """
-        return sums.total(self.comm, np.column_stack([np.ravel(column) for column in columns]))
+        return sums.total(self.comm, np.stack([np.ravel(column) for column in columns]).T)
 
     def mesh(self, name, array, unit=""):
         """A quantity of all cells, for a snapshot.

@@ -147,6 +147,27 @@ class Grid:
             return False, False
         return self.box[axis][0] == 0, self.box[axis][1] == self.shape[axis]
 
+    def mirrors(self, axis):
+        """Layers of the halo beyond the ends of an axis that is not periodic, and those inside that they mirror.
+
+        Parameters
+        ----------
+        axis : int
+
+        Yields
+        ------
+        place : int, of the layer in this block's arrays
+        mirror : int, of the other one, which may be in the halo, too, and is to be there
+        odd : bool, whether it is mirrored an odd number of times: at more ends than one where the grid is thin
+        """
+        if self.periodic[axis] or not all(self.sides):
+            return
+        n, (first, end) = self.shape[axis], self.box[axis]
+        for index in (*range(first - self.halo, 0), *range(n, end + self.halo)):
+            turns, inside = divmod(index, n)
+            mirror = n - 1 - inside if turns % 2 else inside
+            yield index - first + self.halo, mirror - first + self.halo, bool(turns % 2)
+
     def free(self):
         """Rows of the first axis that can be computed before the halos have arrived.
 

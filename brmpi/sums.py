@@ -10,6 +10,7 @@ Source: Demmel & Nguyen, "Fast reproducible floating-point summation", ARITH 21 
 import numpy as np
 
 SLICES = 3
+BLOCK = 4096  # rows at a time, which stay in a cache
 
 
 def total(comm, values):
@@ -28,7 +29,7 @@ def total(comm, values):
     ------
     OverflowError : the sum's slices would pass the largest float64 (values above about 1e308 / rows)
     """
-    values = np.ascontiguousarray(values, dtype=np.float64)
+    values = np.asarray(values, dtype=np.float64)
     rows, columns = values.shape
     largest = np.zeros(columns + 1)
     if rows:
@@ -47,13 +48,16 @@ def total(comm, values):
     if not np.isfinite(grid).all():
         raise OverflowError(f"values up to {np.max(peak[~broken]):g} in {count:.0f} rows: the sum may overflow")
 
-    rest = np.where(broken, 0, values)
-    slices = np.empty((SLICES, columns))
-    for level in slices:
-        part = (grid + rest) - grid  # the bits of each value above 2**-53 grid
-        level[:] = part.sum(axis=0)
-        rest = rest - part
-        grid = grid * 2.0**-53 * room
+    grids = [grid * (2.0**-53 * room) ** level for level in range(SLICES)]
+    slices = np.zeros((SLICES, columns))
+    for first in range(0, rows, BLOCK):
+        rest = values[first : first + BLOCK]
+        if broken.any():
+            rest = np.where(broken, 0, rest)
+        for level, grid in zip(slices, grids):
+            part = (grid + rest) - grid  # the bits of each value above 2**-53 grid
+            level += part.sum(axis=0)
+            rest = rest - part
     whole = np.empty_like(slices)
     comm.Allreduce(slices, whole)
     answer = whole[2] + whole[1] + whole[0]

@@ -163,6 +163,27 @@ def test_cells_move_from_one_sharing_to_another(comm, assert_all, shape):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("shape", [(9, 4), (3, 3), (1, 2), (2, 1)])
+@pytest.mark.parametrize("halo", [1, 2, 3])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_mirrors_are_those_of_a_serial_copy(comm, assert_all, shape, halo, sign):
+    """As NumPy pads a whole array symmetrically, in blocks thinner than the halo, too."""
+    padded = np.pad(value(np.indices(shape), shape), halo, mode="symmetric")
+    if sign == -1:  # odd about a wall half a cell outside
+        index = [np.arange(-halo, n + halo) for n in shape]
+        signs = [np.where(i // n % 2, -1, 1) for i, n in zip(index, shape)]
+        padded = padded * signs[0][:, None] * signs[1]
+    here = grid.Grid(comm, shape, halo)
+    array = filled(here)
+    here.halos(array)(array)
+    for axis in range(2):
+        for place, mirror, odd in here.mirrors(axis):
+            array[(slice(None),) * axis + (place,)] = (sign if odd else 1) * array[(slice(None),) * axis + (mirror,)]
+    part = tuple(slice(first, end + 2 * halo) for first, end in here.box)
+    assert_all(not all(here.sides) or np.array_equal(array, padded[part]), (shape, halo))
+
+
+@pytest.mark.mpi
 def test_pieces_and_ends(comm, assert_all):
     here = grid.Grid(comm, (23, 5), 1, (False, True))
     piece = here.piece(filled(here, (2,)))

@@ -189,6 +189,8 @@ def test_images_have_the_extent_and_range_of_the_grid():
     assert first.images[0].get_clim() == (0.0, 7.0) and "temperature [K]" in [axes.get_ylabel() for axes in sheet.axes]
     assert fields.limits([np.array([-1.0, 3.0])]) == (-3.0, 3.0, "RdBu_r")
     assert fields.limits([np.array([2.0, np.nan]), np.array([5.0])]) == (2.0, 5.0, "viridis")
+    assert fields.limits([np.array([9.0]), np.array([-1.0, 2.0]), np.array([0.5])]) == (-2.0, 2.0, "RdBu_r")
+    assert fields.limits([np.array([5.0]), np.array([-1.0, 2.0]), np.array([0.5])]) == (-5.0, 5.0, "RdBu_r")
     wind = Mesh("wind", {"x": whole(np.full((2, 2), 3.0)), "y": whole(np.full((2, 2), 4.0))}, "yx", (1, 1), (0, 0))
     assert (fields.values(wind)[0] == 5.0).all()
 

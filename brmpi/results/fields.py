@@ -6,6 +6,7 @@ from brmpi.results import canvas
 
 ROWS = 3  # meshes in one picture
 COLUMNS = 3  # times in one picture
+APART = 3
 
 
 def values(mesh):
@@ -41,9 +42,13 @@ def limits(images):
 
     Returns
     -------
-    float, float, str: symmetric about zero where the values have both signs to a similar extent
+    float, float, str: symmetric about zero where the values have both signs to a similar extent. One image whose values
+        are more than ``APART`` times as large as all others' does not count, or nothing would be seen on those
     """
     finite = [image[np.isfinite(image)] for image in images]
+    reaches = sorted((float(np.abs(part).max(initial=0)), place) for place, part in enumerate(finite))
+    if len(reaches) > 2 and reaches[-1][0] > APART * reaches[-2][0] > 0:
+        del finite[reaches[-1][1]]
     low = min((float(part.min()) for part in finite if part.size), default=0.0)
     high = max((float(part.max()) for part in finite if part.size), default=1.0)
     if low < 0 < high and min(-low, high) > 0.1 * max(-low, high):
@@ -84,7 +89,11 @@ def draw(series, times, title, ranges=None):
         for axes, mesh, (data, along, cut), when in zip(row, meshes, found, times):
             drawn = _image(axes, mesh, data, along, scale)
             axes.set_title(f"{when}, {cut}" if cut else when)
-        bar = sheet.colorbar(drawn, ax=list(row), shrink=0.9, pad=0.015, aspect=25)
+        over = any(data.max(initial=scale[1]) > scale[1] for data, *_ in found)
+        under = any(data.min(initial=scale[0]) < scale[0] for data, *_ in found)
+        bar = sheet.colorbar(drawn, ax=list(row), shrink=0.9, pad=0.015, aspect=25,
+                             extend={(True, True): "both", (True, False): "max", (False, True): "min"}.get(
+                                 (over, under), "neither"))
         bar.set_label(canvas.quantity(name.replace("_", " "), meshes[0].unit))
         bar.outline.set_visible(False)
     return sheet
