@@ -27,10 +27,11 @@ class Field:
     """
 
     time_unit = ""
+    kind_of_work = "memory"  # of speeds that shares are in proportion to
 
     def __init__(self, case, comm, timers, backend, halo, periodic):
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
-        measured, self.kind = speeds.measured(comm, "memory")
+        measured, self.kind = speeds.measured(comm, self.kind_of_work)
         self.speeds = measured if case.shares == "speed" else np.ones(comm.size)
         self.grid = Grid(comm, case.cells[::-1], halo, periodic[::-1], self.speeds)
         self.spacing = tuple(length / n for length, n in zip(case.size[::-1], self.grid.shape))
