@@ -91,19 +91,31 @@ class Equations:
     comm : communicator
     matrix : scipy.sparse.csr_matrix (rows here, all rows)
     tolerance : float, relative residual
+    multigrid : "gamg", or "hypre" where PETSc has it
+    floating : bool, whether A takes constants to 0 (b must add up to 0 then)
+
+    Raises
+    ------
+    BadInput : petsc4py is not installed, or its PETSc has no hypre
     """
 
-    def __init__(self, comm, matrix, tolerance):
+    def __init__(self, comm, matrix, tolerance, multigrid="gamg", floating=False):
         lib = petsc()
         here, whole = matrix.shape
         size = ((here, whole), (here, whole))
         csr = tuple(part.astype(lib.IntType) for part in (matrix.indptr, matrix.indices))
         self.matrix = lib.Mat().createAIJ(size, csr=(*csr, matrix.data), comm=comm)
+        if floating:
+            self.matrix.setNullSpace(lib.NullSpace().create(constant=True, comm=comm))
         self.x, self.b = self.matrix.createVecs()
+        self.iterations = 0
         self.solver = lib.KSP().create(comm)
         self.solver.setOperators(self.matrix)
         self.solver.setType("cg")
-        self.solver.getPC().setType("gamg")
+        try:
+            self.solver.getPC().setType(multigrid)
+        except lib.Error:
+            raise BadInput(f"solver = {multigrid!r}: PETSc here was built without it: gamg always works") from None
         self.solver.setTolerances(rtol=tolerance, atol=0, max_it=1000)
         self.solver.setNormType(lib.KSP.NormType.UNPRECONDITIONED)
         self.solver.setInitialGuessNonzero(True)
@@ -126,8 +138,24 @@ class Equations:
         """
         self.b.array[:], self.x.array[:] = b, x
         self.solver.solve(self.b, self.x)
+        self.iterations = self.solver.getIterationNumber()
         reason = self.solver.getConvergedReason()
         if reason < 0:
-            raise Fault(f"the equations were not solved in {self.solver.getIterationNumber()} iterations (PETSc's "
+            raise Fault(f"the equations were not solved in {self.iterations} iterations (PETSc's "
                         f"reason {reason}): a smaller dt or a larger tolerance may help")
         return self.x.array.copy()
+
+    def times(self, x):
+        """A x. Collective.
+
+        Parameters
+        ----------
+        x : (rows here,) float64
+
+        Returns
+        -------
+        (rows here,) float64
+        """
+        self.x.array[:] = x
+        self.matrix.mult(self.x, self.b)
+        return self.b.array.copy()
