@@ -26,7 +26,7 @@ SOLAR := sims/nbody/solar-system.toml
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
-.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity bench-kernels bench-lab clean
+.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity bench-kernels bench-lab bench-sims clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,13 +65,16 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-bench: bench-kernels bench-gravity bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
 
 bench-kernels: install $(patsubst %.c,bench/c/build/%,$(notdir $(wildcard bench/c/*.c)))  ## every kernel beside C, memory and Numba
 	@python -m brmpi.bench.kernels
+
+bench-sims: install  ## simulations on two ranks beside what memory allows and beside one rank
+	@python -m brmpi.bench.sims
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab

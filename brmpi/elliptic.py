@@ -13,7 +13,7 @@ INSTALL = "apt-get install python3-petsc4py petsc-dev, or pip install petsc4py"
 
 
 def petsc():
-    """The PETSc module.
+    """The PETSc module, which leaves signals alone: a program stops by them, and a closed pipe is no crash.
 
     Raises
     ------
@@ -22,7 +22,7 @@ def petsc():
     try:
         import petsc4py
 
-        petsc4py.init([])
+        petsc4py.init(["brmpi", "-no_signal_handler"])
         from petsc4py import PETSc
     except ImportError as error:
         raise BadInput(f"this needs petsc4py, which cannot be loaded ({error}): {INSTALL}") from None

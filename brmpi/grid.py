@@ -189,18 +189,21 @@ class Grid:
         around = self.periodic[0] and not alone
         return (first > 0 or around), (end < self.shape[0] or around)
 
-    def halos(self, *arrays):
+    def halos(self, *arrays, needs=None):
         """The exchange of halos of some arrays. Collective.
 
         Parameters
         ----------
         *arrays : as from ``zeros``; others of the same shapes and dtypes can be exchanged, too
+        needs : function of a tuple that says for each axis on which side of a block a part of its halo lies (-1, 1, or
+            0 where it lies beside or on several), to a list of indices of the arrays' first axis: all that is needed of
+            that part. None is everything
 
         Returns
         -------
         Halo
         """
-        return Halo(self, arrays, next(self._tags))
+        return Halo(self, arrays, next(self._tags), needs)
 
     def wants(self, rank, other):
         """The parts of a block's halo that are another's cells, or through periodic ends its own.
@@ -229,6 +232,21 @@ class Grid:
             if _full(part):
                 found.append((part, tuple((first - by, end - by) for (first, end), by in zip(part, shift))))
         return found
+
+    def sides_of(self, rank, part):
+        """On which side of a block a part of its halo lies, for each axis.
+
+        Parameters
+        ----------
+        rank : int, whose block
+        part : tuple of (first, end), as from ``wants``
+
+        Returns
+        -------
+        tuple of -1, 1, or 0 where it lies beside the block, or on several sides
+        """
+        return tuple(-1 if end <= first else 1 if low >= last else 0
+                     for (low, end), (first, last) in zip(part, self.boxes[rank]))
 
     def slices(self, box):
         """Where a box of global indices is in this block's arrays.
@@ -287,32 +305,44 @@ class Halo:
     grid : Grid
     arrays : sequence of arrays as from ``Grid.zeros``
     tag : int, of its messages
+    needs : as for ``Grid.halos``
     """
 
-    def __init__(self, grid, arrays, tag):
+    def __init__(self, grid, arrays, tag, needs=None):
         self.grid, self._alike = grid, [(array.shape, array.dtype) for array in arrays]
+        self._needs = needs
         me = grid.comm.rank
         self._out, self._in, self._requests = [], [], []
-        self._local = [(grid.slices(halo), grid.slices(cells)) for halo, cells in grid.wants(me, me)]
+        self._local = list(zip(self._places(me, me, 0), self._places(me, me, 1)))
         for rank in range(grid.comm.size):
             if rank == me:
                 continue
-            for parts, views, begin in ((grid.wants(me, rank), self._in, grid.comm.Recv_init),
-                                        (grid.wants(rank, me), self._out, grid.comm.Send_init)):
-                places = [grid.slices(part[0] if views is self._in else part[1]) for part in parts]
+            for places, views, begin in ((self._places(me, rank, 0), self._in, grid.comm.Recv_init),
+                                         (self._places(rank, me, 1), self._out, grid.comm.Send_init)):
                 if places:
                     buffer, found = self._buffer(arrays, places)
                     views += found
                     self._requests.append(begin(buffer, rank, tag))
 
+    def _places(self, rank, other, which):
+        """Where what a rank wants of another is in this rank's arrays: in the halo (0), or among the cells (1)."""
+        found = []
+        for part in self.grid.wants(rank, other):
+            place = self.grid.slices(part[which])
+            if self._needs is None:
+                found.append((Ellipsis, *place))
+            elif chosen := list(self._needs(self.grid.sides_of(rank, part[0]))):
+                found.append((chosen, *place))
+        return found
+
     def _buffer(self, arrays, places):
         """A buffer for some places of all arrays, and a view of it for each: (number of the array, place, view)."""
-        sizes = [array[(..., *place)].nbytes for array in arrays for place in places]
+        sizes = [array[place].nbytes for array in arrays for place in places]
         edges = partition.offsets([-(-size // 8) * 8 for size in sizes])
         buffer, found = np.empty(int(edges[-1]), np.uint8), []
         numbered = [(number, place) for number in range(len(arrays)) for place in places]
         for (number, place), start, size in zip(numbered, edges, sizes):
-            part = arrays[number][(..., *place)]
+            part = arrays[number][place]
             found.append((number, place, buffer[start : start + size].view(part.dtype).reshape(part.shape)))
         return buffer, found
 
@@ -331,12 +361,12 @@ class Halo:
             raise ValueError(f"arrays are {[(array.dtype.name, array.shape) for array in arrays]}: must be "
                              f"{[(dtype.name, shape) for shape, dtype in self._alike]}")
         for number, place, view in self._out:
-            view[...] = arrays[number][(..., *place)]
+            view[...] = arrays[number][place]
         for request in self._requests:
             request.Start()
         for array in arrays:
             for halo, cells in self._local:
-                array[(..., *halo)] = array[(..., *cells)]
+                array[halo] = array[cells]
 
     def finish(self, *arrays):
         """Wait for the halos of these arrays. Collective with ``start`` of the neighbours.
@@ -348,7 +378,7 @@ class Halo:
         for request in self._requests:
             request.Wait()
         for number, place, view in self._in:
-            arrays[number][(..., *place)] = view
+            arrays[number][place] = view
 
     def __call__(self, *arrays):
         """Fill the halos of these arrays. Collective.

@@ -186,8 +186,17 @@ class Journal:
 
         with self.timers("output"):
             path = snapshots.path(self.path, self.program.name, step)
-            snapshots.write(self.comm, path, step, step * self.case.dt, self.case.dt, io=self.case.io,
-                            **self.program.fields())
+            fields = self.program.fields()
+            snapshots.write(self.comm, path, step, step * self.case.dt, self.case.dt, io=self.case.io, **fields)
+            mpi.on_root(self.comm, self._index, fields)
+
+    def _index(self, fields):
+        """Say where all snapshots are, for other programs."""
+        from brmpi.results import snapshots, xdmf
+
+        steps = snapshots.steps(self.path, self.program.name)
+        times = {step: step * self.case.dt for step in steps}
+        xdmf.write(self.path, self.program.name, times, fields.get("particles", ()), fields.get("meshes", ()))
 
     def checkpoint(self, step):
         """Write the state for a restart, unless it is there already. Collective.

@@ -151,6 +151,24 @@ def test_halos_on_eight_ranks(launch):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("periodic", [True, False])
+def test_only_what_is_needed_of_a_part_of_the_halo(comm, assert_all, axes, periodic):
+    """Number 0 everywhere, 1 where it lies above or beside, 2 where it lies to the right or beside."""
+    def needs(sides):
+        return [0, *([1] if sides[0] >= 0 else []), *([2] if sides[1] >= 0 else [])]
+
+    here = grid.Grid(comm, (12, 10), 1, periodic, None, axes)
+    array, full = filled(here, (3,)), expected(here, (3,))
+    here.halos(array, needs=needs)(array)
+    inner = slice(1, -1)
+    assert_all(np.array_equal(array[0], full[0], equal_nan=True), "all")
+    assert_all(np.array_equal(array[1, -1, inner], full[1, -1, inner], equal_nan=True), "above")
+    assert_all(np.array_equal(array[2, inner, -1], full[2, inner, -1], equal_nan=True), "right")
+    assert_all(np.isnan(array[1, 0, inner]).all() and np.isnan(array[2, inner, 0]).all(), "not needed")
+
+
+@pytest.mark.mpi
 @pytest.mark.parametrize("shape", [(50,), (17, 9), (8, 7, 6), (2, 3), (0, 4)])
 def test_cells_move_from_one_sharing_to_another(comm, assert_all, shape):
     rng = np.random.default_rng(3)

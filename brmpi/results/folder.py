@@ -11,6 +11,7 @@ from pathlib import Path
 from brmpi.errors import BadInput, Fault
 from brmpi.results import disk
 
+INDEX = "snapshots.xmf"  # of snapshots, for other programs
 PICTURES = ("diagnostics.png", "bodies.png", "fields.png", "movie.gif")
 
 
@@ -224,6 +225,6 @@ def _clear(path):
                 file.unlink()
             with contextlib.suppress(OSError):  # something of the person's is in it
                 inner.rmdir()
-    for name in ("diagnostics.h5", *PICTURES, "run.json"):
+    for name in ("diagnostics.h5", INDEX, *PICTURES, "run.json"):
         disk.part(path / name).unlink(missing_ok=True)
         (path / name).unlink(missing_ok=True)

@@ -136,6 +136,18 @@ def path(folder, program, step):
     return Path(folder) / "snapshots" / f"{program}_{step:08d}.h5"
 
 
+def steps(folder, program):
+    """Steps of which there is a snapshot, in order.
+
+    Parameters
+    ----------
+    folder : Path, of the run
+    program : str
+    """
+    names = [file.stem.removeprefix(f"{program}_") for file in (Path(folder) / "snapshots").glob(f"{program}_*.h5")]
+    return sorted(int(name) for name in names if name.isdigit())
+
+
 def prune(folder, program, last):
     """Remove what a killed run left half-written, and snapshots of steps after ``last``. Root only.
 

@@ -146,7 +146,7 @@ class LBM(Field):
         self.q = {2: 9, 3: 19}[self.d]
         self.magic = MAGIC[case.collision]
         self.f, self.next = grid.zeros((self.q,)), grid.zeros((self.q,))
-        self.halos = grid.halos(self.f)
+        self.halos = grid.halos(self.f, needs=self._arriving)
         u, density = np.zeros((self.d, *grid.sides)), np.ones(grid.sides)
         if case.flow == "vortex":
             u, density = vortices(self.centres(), grid.shape, case.speed)
@@ -160,6 +160,11 @@ class LBM(Field):
             self.force[-1] = 8 * case.viscosity * case.speed / case.cells[1] ** 2
         self.solid, self.walls = self._solid()
         self.inflow = boltzmann.equilibrium(np.ones((1,) * self.d), self._uniform())
+
+    def _arriving(self, sides):
+        """Populations that come into a block from a part of its halo."""
+        c = boltzmann.LATTICES[self.q, self.d].c
+        return [i for i in range(self.q) if all(side in (0, -along) for side, along in zip(sides, c[i]))]
 
     def _uniform(self):
         u = np.zeros((self.d, *(1,) * self.d))
