@@ -213,8 +213,8 @@ def core(cpu):
             call("numba")
             print(json.dumps(None), flush=True)
             continue
-        todo = (24 * a.size, triad, a, b, c, 2.0) if words["run"] == "triad" else (amount, call, words["run"])
-        print(json.dumps(burst(*todo)), flush=True)
+        work = (24 * a.size, triad, a, b, c, 2.0) if words["run"] == "triad" else (amount, call, words["run"])
+        print(json.dumps(burst(*work)), flush=True)
 
 
 def _triad(a, b, c, factor):

@@ -15,8 +15,8 @@ FORCE = "gravity float64"
 def two_types(quick):
     """The lab, where octavia says that it has another processor; probed."""
     lab = quick
-    script = ("sed 's/^model name.*/model name\\t: Cortex-A76/' /proc/cpuinfo >/root/cpuinfo; "
-              "mount --bind /root/cpuinfo /proc/cpuinfo")
+    script = ("sed 's/^model name.*/model name\\t: Cortex-A76/' /proc/cpuinfo >/tmp/cpuinfo; "
+              "mount --bind /tmp/cpuinfo /proc/cpuinfo")
     assert lab.run("octavia", ["sh", "-c", script]).returncode == 0
     assert lab.run("shellfish", ["brmpi", "probe", "octavia", "shellfish"], timeout=90).returncode == 0
     yield lab
