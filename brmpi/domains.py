@@ -206,15 +206,19 @@ class Ghosts:
 
     def __init__(self, comm, chosen, own):
         self.comm, self.own = comm, own
-        self.parts = [part for part in chosen if len(part[2])]
+        self.seen = {}  # rank: atoms, and by how much they are moved there
+        for rank in sorted({rank for rank, _, _ in chosen}):
+            parts = [(shift, atoms) for to, shift, atoms in chosen if to == rank]
+            shifts = np.repeat([shift for shift, _ in parts], [len(atoms) for _, atoms in parts], axis=0)
+            self.seen[rank] = np.concatenate([atoms for _, atoms in parts]), np.ascontiguousarray(shifts.T)
         leaving, arriving = np.zeros(comm.size, np.int64), np.empty(comm.size, np.int64)
-        for rank, _, atoms in self.parts:
-            leaving[rank] += len(atoms)
+        for rank, (atoms, _) in self.seen.items():
+            leaving[rank] = len(atoms)
         comm.Alltoall(leaving, arriving)
         self.count, places = int(arriving.sum()), own + partition.offsets(arriving)
         others = [rank for rank in range(comm.size) if rank != comm.rank]
-        self.outgoing = {rank: np.empty(3 * leaving[rank]) for rank in others if leaving[rank]}
-        self.incoming = {rank: np.empty(3 * arriving[rank]) for rank in others if arriving[rank]}
+        self.outgoing = {rank: np.empty((3, leaving[rank])) for rank in others if leaving[rank]}
+        self.incoming = {rank: np.empty((3, arriving[rank])) for rank in others if arriving[rank]}
         self.places = {rank: slice(places[rank], places[rank + 1]) for rank in (*self.incoming, comm.rank)}
         self._requests = []
 
@@ -226,18 +230,18 @@ class Ghosts:
         pos : (3, own + count) float64, C-contiguous; own atoms may move again at once
         """
         self._requests = [self.comm.Irecv(buffer, rank, TAG) for rank, buffer in self.incoming.items()]
-        views = {rank: buffer.reshape(3, -1) for rank, buffer in self.outgoing.items()}
-        views[self.comm.rank] = pos[:, self.places[self.comm.rank]]
-        filled = dict.fromkeys(views, 0)
-        for rank, shift, atoms in self.parts:
-            first = filled[rank]
-            filled[rank] = end = first + len(atoms)
-            for row, out, by in zip(pos, views[rank], shift):
-                if by:
-                    np.add(row[atoms], by, out=out[first:end])
-                else:
-                    np.take(row, atoms, out=out[first:end], mode="clip")
-        self._requests += [self.comm.Isend(buffer, rank, TAG) for rank, buffer in self.outgoing.items()]
+        for rank, buffer in self.outgoing.items():
+            self._image(pos, rank, buffer)
+            self._requests.append(self.comm.Isend(buffer, rank, TAG))
+        if self.comm.rank in self.seen:
+            self._image(pos, self.comm.rank, pos[:, self.places[self.comm.rank]])
+
+    def _image(self, pos, rank, out):
+        """Positions of this rank's atoms as another one sees them."""
+        atoms, shifts = self.seen[rank]
+        for row, by, to in zip(pos, shifts, out):
+            np.take(row, atoms, out=to, mode="clip")  # the other mode would copy ``out``
+            to += by
 
     def finish(self, pos):
         """Wait for the positions of all other ghosts.
@@ -250,7 +254,7 @@ class Ghosts:
             request.Wait()
         self._requests = []
         for rank, buffer in self.incoming.items():
-            pos[:, self.places[rank]] = buffer.reshape(3, -1)
+            pos[:, self.places[rank]] = buffer
 
     def keys(self, ids):
         """A whole number of each atom, of the ghosts, too. Collective.
@@ -265,13 +269,11 @@ class Ghosts:
         """
         found = np.empty(self.own + self.count, np.int64)
         found[: self.own] = ids
-        sends = {}
-        for rank, _, atoms in self.parts:
-            sends.setdefault(rank, []).append(ids[atoms])
-        sends = {rank: np.concatenate(parts) for rank, parts in sends.items()}
+        sends = {rank: ids[atoms] for rank, (atoms, _) in self.seen.items()}
         requests = [self.comm.Irecv(found[self.places[rank]], rank, TAG) for rank in self.incoming]
         requests += [self.comm.Isend(sends[rank], rank, TAG) for rank in self.outgoing]
-        found[self.places[self.comm.rank]] = sends.get(self.comm.rank, ids[:0])
+        if self.comm.rank in sends:
+            found[self.places[self.comm.rank]] = sends[self.comm.rank]
         for request in requests:
             request.Wait()
         return found

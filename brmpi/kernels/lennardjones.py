@@ -135,11 +135,11 @@ def cell_width(edges, reach, atoms):
 
 
 def by_cells(pos, own, ids, reach, width, backend="auto"):
-    """List all atoms nearer than ``reach`` to each own atom, in the order of cells, in a cell in that of ids.
+    """List all atoms nearer than ``reach`` to each own atom, in the order of cells by z, x, y, in a cell by id.
 
     Cells lie on a lattice that all ranks share, one corner at 0, so that a list has the same order on every rank. There
     are no nearest images: those that are wanted are among the ghosts. Many times as fast as ``neighbours`` where own
-    atoms of a cell follow each other, as ``in_cells`` sorts them.
+    atoms with cells alike in x and y follow each other, as ``in_cells`` sorts them.
 
     Parameters
     ----------
@@ -165,18 +165,18 @@ def by_cells(pos, own, ids, reach, width, backend="auto"):
     _check_atoms(pos, own, ids)
     home = _lattice(pos, width)
     if _lister(backend) == "numpy":
-        starts, index = _neighbours(pos, own, np.lexsort((ids, *home[::-1])), reach, (0.0,) * 3)
+        starts, index = _neighbours(pos, own, np.lexsort((ids, home[1], home[0], home[2])), reach, (0.0,) * 3)
     elif not own:
         starts, index = np.zeros(1, np.int64), np.zeros(0, np.uint32)
     else:
-        shape, cell = _numbered(home)
+        shape = _counted(home)
         span = np.ceil(reach * (1 + MARGIN) / width).astype(np.int64)
-        starts, index = _compiled().listed(pos, own, ids, home, cell, shape, span, float(reach) ** 2, PAD)
+        starts, index = _lists().listed(pos, own, ids, home, shape, span, float(reach) ** 2, PAD)
     return Neighbours(starts, index, pos.shape[1], float(reach), (0.0,) * 3)
 
 
 def in_cells(pos, ids, width, backend="auto"):
-    """The order of atoms cell by cell, in a cell by id.
+    """The order of atoms cell by cell, by x, y, z, in a cell by id.
 
     Parameters
     ----------
@@ -192,10 +192,9 @@ def in_cells(pos, ids, width, backend="auto"):
     home = _lattice(pos, np.asarray(width, np.float64))
     if _lister(backend) == "numpy" or not ids.size:
         return np.lexsort((ids, *home[::-1]))
-    shape, cell = _numbered(home)
-    loops = _compiled()
-    order, starts = loops.sort(cell, int(shape.prod()))
-    loops.order_ids(order, starts, ids)
+    shape = _counted(home)
+    order, starts = _compiled().sort((home[0] * shape[1] + home[1]) * shape[2] + home[2], int(shape.prod()))
+    _lists().order_ids(order, starts, ids)
     return order.astype(np.int64)
 
 
@@ -276,6 +275,12 @@ def _compiled():
     return lennardjones_numba
 
 
+def _lists():
+    from brmpi.kernels import lennardjones_lists
+
+    return lennardjones_lists
+
+
 def _cells(pos, low, high, size, periodic, backend):
     shape = _shape(high - low, size, max(1, CROWD * pos.shape[1]))
     width = (high - low) / shape
@@ -298,11 +303,10 @@ def _lattice(pos, width):
     return np.floor(pos / width[:, None]).astype(np.int64)
 
 
-def _numbered(home):
-    """Cells counted from the first one in each dimension, in place: how many there are, and the number of each."""
+def _counted(home):
+    """Count cells from the first one in each dimension, in place; returns how many there are."""
     home -= home.min(axis=1)[:, None]
-    shape = home.max(axis=1) + 1
-    return shape, (home[0] * shape[1] + home[1]) * shape[2] + home[2]
+    return home.max(axis=1) + 1
 
 
 def _home(pos, low, width, shape, periodic):

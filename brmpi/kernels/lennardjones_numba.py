@@ -6,6 +6,7 @@ import numpy as np
 from numba import njit
 
 from brmpi.kernels.compiled import compiled
+from brmpi.kernels.lennardjones_columns import WIDTH, columns
 
 exactly = partial(compiled, fastmath=False)  # a list holds the same atoms wherever it is made
 
@@ -122,150 +123,6 @@ def enter(found, ends, sequence, order, rows, index):
         index[free[k] : rows[order[k] + 1]] = order[k]
 
 
-@exactly
-def order_ids(order, starts, ids):
-    """Sort the atoms of each cell by id: few, and mostly sorted before.
-
-    Parameters
-    ----------
-    order : (n,) uint32, atoms cell by cell; changed in place
-    starts : (cells + 1,) int64
-    ids : (n,) int64
-    """
-    for c in range(starts.size - 1):
-        for k in range(starts[c] + 1, starts[c + 1]):
-            atom, place = order[k], k
-            while place > starts[c] and ids[order[place - 1]] > ids[atom]:
-                order[place] = order[place - 1]
-                place -= 1
-            order[place] = atom
-
-
-@exactly
-def candidates(home, span, shape, starts, order, packed, near, atoms):
-    """Copy the atoms of all cells around one, in their order.
-
-    Parameters
-    ----------
-    home : (3,) int64, the cell
-    span : (3,) int64, cells to either side
-    shape : (3,) int64, of all cells
-    starts, order : as in ``Cells``
-    packed : (3, n) float64, positions in that order
-    near : (3, room) float64, is written
-    atoms : (room,) uint32, is written
-
-    Returns
-    -------
-    int, how many there are: nothing is written where that exceeds the room
-    """
-    low, high = np.maximum(home - span, 0), np.minimum(home + span, shape - 1)
-    count = 0
-    for writing in range(2):
-        if writing and count > atoms.size:
-            return count
-        count = 0
-        for cx in range(low[0], high[0] + 1):
-            for cy in range(low[1], high[1] + 1):
-                row = (cx * shape[1] + cy) * shape[2]
-                a, b = starts[row + low[2]], starts[row + high[2] + 1]
-                if writing:
-                    for k in range(a, b):
-                        near[0, count + k - a], near[1, count + k - a] = packed[0, k], packed[1, k]
-                        near[2, count + k - a], atoms[count + k - a] = packed[2, k], order[k]
-                count += b - a
-    return count
-
-
-@exactly
-def within(near, count, x, y, z, reach2, inside):
-    """Say which of some atoms are within reach of a place.
-
-    Parameters
-    ----------
-    near : (3, room) float64, positions
-    count : int, how many
-    x, y, z : float
-    reach2 : float
-    inside : (room,) uint8, is written
-    """
-    for k in range(count):
-        dx, dy, dz = near[0, k] - x, near[1, k] - y, near[2, k] - z
-        inside[k] = dx * dx + dy * dy + dz * dz < reach2
-
-
-@exactly
-def pick(inside, atoms, count, i, row, pad):
-    """Write the atoms that are inside, but for one, which fills the row up.
-
-    Parameters
-    ----------
-    inside : (room,) uint8
-    atoms : (room,) uint32
-    count : int, how many
-    i : int
-    row : uint32, is written; room for one more than ``count``, and filling up
-    pad : int, the length is a multiple of this
-
-    Returns
-    -------
-    int, the length
-    """
-    end = 0
-    for k in range(count):  # without branches
-        row[end] = atoms[k]
-        end += inside[k] & (atoms[k] != i)
-    while end % pad:
-        row[end] = i
-        end += 1
-    return end
-
-
-@exactly
-def listed(pos, own, ids, home, cell, shape, span, reach2, pad):
-    """List neighbours, in the order of cells and ids.
-
-    Parameters
-    ----------
-    pos : (3, n) float64
-    own : int
-    ids : (n,) int64
-    home : (3, n) int64, cell of each atom
-    cell : (n,) int64, its number
-    shape : (3,) int64, cells
-    span : (3,) int64, cells to either side that are within reach
-    reach2 : float
-    pad : int
-
-    Returns
-    -------
-    rows : (own + 1,) int64, where each own atom's list begins
-    index : uint32, the lists
-    """
-    order, starts = sort(cell, shape[0] * shape[1] * shape[2])
-    order_ids(order, starts, ids)
-    packed = np.empty((3, ids.size))
-    for axis in range(3):
-        for k in range(ids.size):
-            packed[axis, k] = pos[axis, order[k]]
-    rows, index = np.zeros(own + 1, np.int64), np.empty(96 * own + 1024, np.uint32)
-    near, atoms, inside = np.empty((3, 1024)), np.empty(1024, np.uint32), np.empty(1024, np.uint8)
-    last, count, end = -1, 0, 0
-    for i in range(own):
-        if cell[i] != last:
-            last = cell[i]
-            count = candidates(home[:, i], span, shape, starts, order, packed, near, atoms)
-            if count > atoms.size:
-                near, atoms, inside = np.empty((3, count)), np.empty(count, np.uint32), np.empty(count, np.uint8)
-                candidates(home[:, i], span, shape, starts, order, packed, near, atoms)
-        if end + count + pad > index.size:
-            index = np.concatenate((index, np.empty(index.size // 2 + count + pad, np.uint32)))
-        within(near, count, pos[0, i], pos[1, i], pos[2, i], reach2, inside)
-        end += pick(inside, atoms, count, i, index[end:], pad)
-        rows[i + 1] = end
-    return rows, index[:end].copy()
-
-
 @compiled
 def forces(pos, rows, index, turns, rc2, shift, first, last, out):
     """Write forces, energies and virials.
@@ -273,21 +130,27 @@ def forces(pos, rows, index, turns, rc2, shift, first, last, out):
     Parameters
     ----------
     pos : (3, n) float64
-    rows : (own + 1,) int64, where each own atom's list begins
+    rows : (own + 1,) int64, where each own atom's list begins: multiples of ``WIDTH``
     index : uint32, the lists: unsigned, or each would be compared with 0
     turns : six float or None
     rc2, shift : float
     first, last : int
     out : (5, own) float64
     """
-    x, y, z = pos[0], pos[1], pos[2]
+    places, longest = np.empty((pos.shape[1], 4)), 0
+    for j in range(pos.shape[1]):
+        places[j, 0], places[j, 1], places[j, 2], places[j, 3] = pos[0, j], pos[1, j], pos[2, j], 0.0
     for i in range(first, last):
-        xi, yi, zi = x[i], y[i], z[i]
+        longest = max(longest, rows[i + 1] - rows[i])
+    x, y, z = np.empty(longest), np.empty(longest), np.empty(longest)
+    for i in range(first, last):
+        xi, yi, zi = pos[0, i], pos[1, i], pos[2, i]
         fx = fy = fz = energy = virial = 0.0
-        row = index[rows[i] : rows[i + 1]]
-        for k in range(row.size):
-            j = row[k]
-            dx, dy, dz = xi - x[j], yi - y[j], zi - z[j]
+        start, count = rows[i], rows[i + 1] - rows[i]
+        for k in range(0, count, WIDTH):
+            columns(places, index, start + k, x, y, z, k)
+        for k in range(count):
+            dx, dy, dz = xi - x[k], yi - y[k], zi - z[k]
             if turns is not None:
                 dx -= turns[0] * np.rint(dx * turns[3])
                 dy -= turns[1] * np.rint(dy * turns[4])
