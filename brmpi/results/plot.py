@@ -7,7 +7,7 @@ import numpy as np
 
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
-from brmpi.results import bodies, canvas, curves, diagnostics, fields, folder, hdf5, snapshots
+from brmpi.results import atoms, bodies, canvas, curves, diagnostics, fields, folder, hdf5, snapshots
 
 PANELS = 6  # times in a picture of many bodies
 FRAMES = 150  # pictures in a film
@@ -134,7 +134,8 @@ class Source:
             last = snapshots.read(self.files[-1])
             prefix = f"{self.files[-1].stem}-" if self._alone else ""
             if any(species.total for species in last.particles.values()):
-                found[f"{prefix}bodies.png"] = self._bodies
+                boxed = atoms.fits(_largest(last))
+                found[f"{prefix}{'atoms' if boxed else 'bodies'}.png"] = self._atoms if boxed else self._bodies
             if any(np.prod(fields.values(mesh)[0].shape) for mesh in last.meshes.values()):
                 found[f"{prefix}fields.png"] = self._fields
         return found
@@ -162,7 +163,7 @@ class Source:
         times, places, names, unit = [], [], [], ""
         for file in files:
             snapshot = snapshots.read(file)
-            species = max(snapshot.particles.values(), key=lambda species: species.total)
+            species = _largest(snapshot)
             times.append(snapshot.time)
             places.append(bodies.flat(species))
             names, unit = list(species.attributes.get("names", [])), self._unit(species)
@@ -180,6 +181,13 @@ class Source:
             return bodies.orbits(track, self._title, unit, self._when(times)[-1])
         return bodies.density(places, self._when(times), self._title, unit)
 
+    def _atoms(self):
+        """Atoms in a slab of their box at the first, a middle and the last time."""
+        read = [snapshots.read(file) for file in self._chosen(fields.COLUMNS)]
+        slabs = [atoms.slab(_largest(snapshot)) for snapshot in read]
+        return atoms.draw(slabs, self._when([snapshot.time for snapshot in read]), self._title,
+                          self._unit(_largest(read[-1])))
+
     def _fields(self):
         """All meshes at the first, a middle and the last time."""
         read = [snapshots.read(file) for file in self._chosen(fields.COLUMNS)]
@@ -195,6 +203,13 @@ class Source:
         """
         files = self._chosen(FRAMES)
         last = snapshots.read(files[-1])
+        if last.particles and atoms.fits(_largest(last)):
+            scale = atoms.limits([atoms.slab(_largest(snapshots.read(file))) for file in self._chosen(12)])
+            for file in files:
+                snapshot = snapshots.read(file)
+                yield atoms.draw([atoms.slab(_largest(snapshot))], self._when([snapshot.time, last.time])[:1],
+                                 self._title, self._unit(_largest(snapshot)), scale)
+            return
         if last.particles:
             yield from self._moving_bodies(files)
             return
@@ -220,6 +235,11 @@ class Source:
         top = max(image.max() for image in bodies.densities(places[::max(1, len(places) // 12)], view))
         for place, time in zip(places, when):
             yield bodies.density([place], [time], self._title, unit, view=view, top=top)
+
+
+def _largest(snapshot):
+    """The species of most particles."""
+    return max(snapshot.particles.values(), key=lambda species: species.total)
 
 
 def _step(file):
