@@ -179,6 +179,34 @@ def test_lists_are_those_of_all_pairs(data):
         assert (np.diff(names[row[row != i]]) > 0).all() and (row[(row != i).sum() :] == i).all()
 
 
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_lists_by_cells_are_those_of_all_pairs(data):
+    n = data.draw(st.sampled_from([0, 1, 2, 3, 50, 333, 1500]))
+    own = data.draw(st.integers(0, n))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    pos = rng.uniform(-2, 2, 3)[:, None] + rng.uniform(0, 1, (3, n)) * rng.uniform(1, 9, 3)[:, None]
+    names, width = rng.permutation(n), rng.uniform(0.4, 3, 3)
+    if data.draw(st.booleans()):  # own atoms in the order of cells, as it is fast
+        order = lj.in_cells(pos[:, :own], names[:own], width)
+        assert order.tolist() == lj.in_cells(pos[:, :own], names[:own], width, "numpy").tolist()
+        pos[:, :own], names[:own] = pos[:, order], names[order]
+    arguments = pos, own, names, data.draw(st.sampled_from([0.3, 1.0, 2.5])), width
+    fast, slow = lj.by_cells(*arguments), lj.by_cells(*arguments, "numpy")
+    assert fast.starts.tolist() == slow.starts.tolist() and fast.index.tolist() == slow.index.tolist()
+    assert fast.index.dtype == slow.index.dtype == np.uint32 and (fast.starts % lj.PAD == 0).all()
+    every = lj.neighbours(pos, own, names, arguments[3], pos.min(axis=1, initial=0) - 1, pos.max(axis=1, initial=0) + 1)
+    for i in range(own):
+        rows = [set(near.index[near.starts[i] : near.starts[i + 1]].tolist()) for near in (fast, every)]
+        assert rows[0] == rows[1]
+
+
+def test_cells_for_lists_are_half_the_reach_and_few_in_a_thin_gas():
+    assert np.allclose(lj.cell_width((10.0, 11.2, 30.0), 2.8, 10**6), (10 / 7, 1.6, 30 / 21))
+    assert np.prod(1e6 / lj.cell_width((1e6,) * 3, 2.8, 100)) <= 100 * lj.CROWD
+    assert np.array_equal(lj.cell_width((1.0,) * 3, 2.8, 0), (1.0,) * 3)
+
+
 def test_a_thin_gas_takes_few_cells():
     pos = np.random.default_rng(1).uniform(0, 1e6, (3, 100))
     pos[:, 1] = pos[:, 0] + 0.5
