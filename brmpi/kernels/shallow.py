@@ -4,12 +4,12 @@ State: level w = b + h of the surface, over the bottom b, and momenta h u and h 
 rests, w is one number in all wet cells; what follows is made of differences of w, so that it rests to the bit.
 
     slopes     (order 2) half differences of w, h, u, v, limited: the smaller of THETA/2 times both one-sided ones and
-               a quarter of their sum, 0 where they differ in sign; h stays >= 0, and b at a face is w - h there
+               a quarter of their sum, 0 where they differ in sign, and of w in a dry cell; h stays >= 0, and b at a
+               face is w - h there
     face       b* = max(b_l, b_r), h_l* = max(0, w_l - b*), h_r* alike: nothing flows up a step it does not reach
     speeds     a = min(u_l - c_l, u_r - c_r, 0), z = max(u_l + c_l, u_r + c_r, 0), c = sqrt(g h*); where the right bed
                is dry u_l + 2 c_l, where the left one is u_r - 2 c_r
-    HLL        F = (f_l + f_r) / 2 + (a z (q_r - q_l) - (a + z)/2 (f_r - f_l)) / (z - a) for mass and momentum across;
-               momentum along the face goes with the water, from the side that it comes from (HLLC)
+    HLL        F = (f_l + f_r) / 2 + (a z (q_r - q_l) - (a + z)/2 (f_r - f_l)) / (z - a)
     cell       w - dt div F;  h u - dt/dx (F_e - p_e - (F_w - p_w) + g h (w_e - w_w)) - ..., p = g h*^2 / 2 on its side
     friction   h u / (1 + dt g n^2 |u| / h^(4/3)), Manning's n, from the depth and the speed after the step
 
@@ -165,6 +165,7 @@ def _faces(w, h, n, t, g, dry, order):
         rise = np.zeros_like(w[1:-1])
     else:
         slopes = [_limited(values) for values in (w, h, n, t)]
+        slopes[0] = np.where(h[1:-1] > dry, slopes[0], 0.0)
         low = [values[1:-1] + slope for values, slope in zip((w, h, n, t), slopes)]
         high = [values[1:-1] - slope for values, slope in zip((w, h, n, t), slopes)]
         rise = (slopes[0] + slopes[0])[1:-1]
@@ -193,5 +194,5 @@ def _face(wl, hl, ul, vl, wr, hr, ur, vr, g, dry):
     half = 0.5 * (0.5 * g * (dh * (hl + hr)))  # of the difference of pressures
     mass = 0.5 * (ml + mr) + (product * dh - middle * dm) * inverse
     push = 0.5 * (kl + kr) + (product * dm - middle * ((kr - kl) + (half + half))) * inverse
-    along = mass * np.where(mass > 0, vl, vr)
+    along = 0.5 * (ml * vl + mr * vr) + (product * (hr * vr - hl * vl) - middle * (mr * vr - ml * vl)) * inverse
     return mass, push + half, push - half, along, np.where(z > -a, z, -a)

@@ -93,7 +93,7 @@ def limited(before, here, after):
 
 
 @strict
-def slopes(q, at, away, h, u, v, low, middle, high, sw, sh, su, sv, to, n):
+def slopes(q, at, away, h, u, v, low, middle, high, sw, sh, su, sv, to, n, dry):
     """Half differences of a row of cells, along it or across.
 
     Parameters
@@ -106,10 +106,12 @@ def slopes(q, at, away, h, u, v, low, middle, high, sw, sh, su, sv, to, n):
     sw, sh, su, sv : (…) float64, of level, depth and velocities, written
     to : int, the first cell's place in them
     n : int, cells
+    dry : float
     """
     for x in range(n):
         here = at + x
-        store(sw, to + x, limited(load(q, here - away), load(q, here), load(q, here + away)), 2)
+        rise = limited(load(q, here - away), load(q, here), load(q, here + away))
+        store(sw, to + x, rise if take(h, middle + x, 0) > dry else 0.0, 2)
         store(sh, to + x, limited(take(h, low + x, 0), take(h, middle + x, 0), take(h, high + x, 0)), 3)
         store(su, to + x, limited(take(u, low + x, 1), take(u, middle + x, 1), take(u, high + x, 1)), 4)
         store(sv, to + x, limited(take(v, low + x, 1), take(v, middle + x, 1), take(v, high + x, 1)), 4)
@@ -148,7 +150,7 @@ def face(wl, hl, ul, vl, wr, hr, ur, vr, g, dry):
     half = 0.5 * (0.5 * g * (dh * (hl + hr)))
     mass = 0.5 * (ml + mr) + (product * dh - middle * dm) * inverse
     push = 0.5 * (kl + kr) + (product * dm - middle * ((kr - kl) + (half + half))) * inverse
-    along = mass * (vl if mass > 0 else vr)
+    along = 0.5 * (ml * vl + mr * vr) + (product * (hr * vr - hl * vl) - middle * (mr * vr - ml * vl)) * inverse
     return mass, push + half, push - half, along, z if z > -a else -a
 
 
@@ -290,21 +292,21 @@ def step(q, b, out, numbers, order, average, first, last):
         if order == 2:
             r = begin - 1
             slopes(flat, r * m + c, m, h, u, v, ((r - 1) & 3) * w + 2, (r & 3) * w + 2, ((r + 1) & 3) * w + 2,
-                   along_y[0], along_y[1], along_y[2], along_y[3], (r & 1) * w, n)
+                   along_y[0], along_y[1], along_y[2], along_y[3], (r & 1) * w, n, dry)
         for r in range(begin - 1, end):
             still(flat, bottom, (r + halo) * m + c - halo, plane, h, u, v, ((r + halo) & 3) * w, n + 2 * halo, dry)
             here, above, lower, upper = (r & 3) * w + halo, ((r + 1) & 3) * w + halo, (r & 1) * w, ((r + 1) & 1) * w
             at = r * m + c
             if order == 2:
                 slopes(flat, at + m, m, h, u, v, here, above, ((r + 2) & 3) * w + 2,
-                       along_y[0], along_y[1], along_y[2], along_y[3], upper, n)
+                       along_y[0], along_y[1], along_y[2], along_y[3], upper, n, dry)
             faces(flat, at, at + m, h, v, u, here, above, across_y, lower, upper, fy[0], fy[1], fy[2], fy[3], lower,
                   peak_y, n, g, dry)
             if r < begin:
                 continue
             if order == 2:  # from the cell before the first to the one behind the last
                 slopes(flat, at - 1, 1, h, u, v, here - 2, here - 1, here,
-                       along_x[0], along_x[1], along_x[2], along_x[3], 0, n + 2)
+                       along_x[0], along_x[1], along_x[2], along_x[3], 0, n + 2, dry)
             faces(flat, at - 1, at, h, u, v, here - 1, here, along_x, 0, 1, fx[0], fx[1], fx[2], fx[3], 0, peak_x,
                   n + 1, g, dry)
             cells(flat, bottom, new, at, plane, h, here, along_x[0], 1, along_y[0], lower, fx, 0, fy, upper, lower,

@@ -27,6 +27,7 @@ from brmpi.results.diagnostics import Column
 # ---- physics -------------------------------------------------------------------------------------------------------
 
 ENDS = ("wall", "open", "periodic")
+SEEN = 2.0  # times dry: deeper water counts as such in the output, as films of the depth dry stay on slopes
 DENSITY = 1025.0  # of sea water [kg/m^3]: the energy's alone, as motion does not depend on it
 
 
@@ -386,8 +387,8 @@ class Shallow(Field):
     def columns(self):
         """The diagnostics: the volume is conserved unless an end is open."""
         return {"step": Column(), "time": Column("s"), "volume": Column("m^3", conserved="open" not in self.ends),
-                "energy": Column("J"), "highest": Column("m"), "runup": Column("m"), "fastest": Column("m/s"),
-                "wet": Column("m^2"), "deepest": Column("m"), "courant": Column()}
+                "energy": Column("J"), "fastest": Column("m/s"), "highest": Column("m"), "runup": Column("m"),
+                "wet": Column("m^2"), "water_depth": Column("m"), "step_courant": Column()}
 
     def flow(self):
         """Depth and velocity of this block, at rest where it is dry.
@@ -417,7 +418,7 @@ class Shallow(Field):
         self.check()
         depth, u, v = self.flow()
         level, bottom = self.grid.inside(self.q)[0], self.grid.inside(self.bottom)
-        wet, square = depth > case.dry, u**2 + v**2
+        wet, square = depth > SEEN * case.dry, u**2 + v**2
         over = np.maximum(bottom - case.level, 0)
         energy = depth * square + case.gravity * ((level - case.level) ** 2 - over**2)
         volume, energy, area = self.total(depth, energy, wet) * np.prod(self.spacing)
@@ -428,18 +429,18 @@ class Shallow(Field):
         if area == 0:
             highest, runup, square, deepest = case.level, case.level, 0.0, 0.0
         return {"volume": float(volume), "energy": float(DENSITY * energy / 2), "highest": highest, "runup": runup,
-                "fastest": math.sqrt(square), "wet": float(area), "deepest": deepest, "courant": self.courant()}
+                "fastest": math.sqrt(square), "wet": float(area), "water_depth": deepest, "step_courant": self.courant()}
 
     def fields(self):
         """Level of the surface, NaN on dry land; velocity, bottom and depth, for a snapshot."""
         depth, u, v = self.flow()
         whole = self.grid.zeros((4,))
         inside = self.grid.inside(whole)
-        inside[0] = np.where(depth > self.case.dry, self.grid.inside(self.q)[0], np.nan)
+        inside[0] = np.where(depth > SEEN * self.case.dry, self.grid.inside(self.q)[0], np.nan)
         inside[1], inside[2], inside[3] = depth, u, v
         length = {"unit_dimension": (1, 0, 0, 0, 0, 0, 0), "grid_unit": "m"}
         meshes = [replace(self.mesh(name, array, "m"), **length)
-                  for name, array in (("level", whole[0]), ("bottom", self.bottom), ("depth", whole[1]))]
+                  for name, array in (("level", whole[0]), ("bottom", self.bottom), ("water_depth", whole[1]))]
         velocity = {"x": self.grid.piece(whole[2]), "y": self.grid.piece(whole[3])}
         flow = replace(meshes[0], name="velocity", piece=velocity, unit="m/s", unit_dimension=None)
         return {"meshes": [meshes[0], flow, *meshes[1:]]}
@@ -479,6 +480,10 @@ class Shallow(Field):
             raise BadInput(f"bathymetry_file = {self.case.bathymetry_file!r}: is not what the run began with")
         self.grid.inside(self.q)[:] = arrays["q"]
         self.taken, self.fastest[:] = int(arrays["last"][0]), arrays["last"][1:]
+
+    def about(self):
+        """What run.json says of the shares, and of units."""
+        return super().about() | {"units": {"length": "m", "time": "s"}}
 
     def rate(self, steps, seconds):
         """The figure of merit.
