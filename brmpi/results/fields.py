@@ -7,6 +7,7 @@ from brmpi.results import canvas
 ROWS = 3  # meshes in one picture
 COLUMNS = 3  # times in one picture
 APART = 3
+GAP = "#cdbfa3"  # where there is no number, as of water on dry land
 
 
 def values(mesh):
@@ -121,6 +122,8 @@ def _image(axes, mesh, data, along, scale):
     drawn = axes.imshow(data, origin="lower", vmin=low, vmax=high, cmap=colours,
                         extent=(*_ends(mesh, across, data.shape[1]), *_ends(mesh, down, data.shape[0])))
     axes.grid(False)
+    if np.isnan(data).any():
+        axes.set_facecolor(GAP)
     axes.set(xlabel=canvas.quantity(mesh.axes[across], mesh.grid_unit),
              ylabel=canvas.quantity(mesh.axes[down], mesh.grid_unit))
     return drawn
