@@ -32,6 +32,7 @@ from brmpi.kernels import choice
 LIMIT = 0.5  # of dt (s_x/dx + s_y/dy)
 THETA = 1.5  # of the slopes: 1 is minmod, 2 monotonized central
 TRAFFIC = {1: 10, 2: 20}  # numbers that travel for a step of each order: w, hu, hv and b read, three written (twice)
+STILL = 1e-30  # speed below which nothing flows through a face [m/s]: its inverse is to be a number
 ROWS = 64  # that NumPy takes at a time
 CUBE_ROOT = 5  # steps by Halley's method, from h^(3/8)
 
@@ -126,7 +127,7 @@ def _some_rows(q, b, out, numbers, order, average, first, last):
     hv = old_v - (ty * ((north[1] - south[2]) + gh * north[5]) + tx * (east[3] - west[3]))
     if average:
         level, hu, hv = (0.5 * (one + other) for one, other in zip(new, (level, hu, hv)))
-    level = np.where(level > b, level, b)
+    level = np.where(level < b, b, level)
     h = level - b
     wet = h > dry
     hu, hv = np.where(wet, hu, 0.0), np.where(wet, hv, 0.0)
@@ -186,7 +187,7 @@ def _face(wl, hl, ul, vl, wr, hr, ur, vr, g, dry):
     z = np.where(other > z, other, z)
     z = np.where(z > 0, z, 0.0)
     width = z - a
-    inverse = 1 / np.where(width > 0, width, 1.0)
+    inverse = 1 / np.where(width > STILL, width, 1.0)
     product, middle = a * z, 0.5 * (a + z)
     ml, mr = hl * ul, hr * ur
     kl, kr = ml * ul, mr * ur

@@ -12,7 +12,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from brmpi.kernels.compiled import compiled
-from brmpi.kernels.shallow import CUBE_ROOT, THETA
+from brmpi.kernels.shallow import CUBE_ROOT, STILL, THETA
 from brmpi.kernels.unaliased import STREAMS, _address, _scopes, load, store
 
 BLOCK = 256  # columns: the buffers are some 100 kB, for the second nearest cache
@@ -142,7 +142,7 @@ def face(wl, hl, ul, vl, wr, hr, ur, vr, g, dry):
     z = other if other > z else z
     z = z if z > 0 else 0.0
     width = z - a
-    inverse = 1.0 / (width if width > 0 else 1.0)
+    inverse = 1.0 / (width if width > STILL else 1.0)
     product, middle = a * z, 0.5 * (a + z)
     ml, mr = hl * ul, hr * ur
     kl, kr = ml * ul, mr * ur
@@ -245,7 +245,7 @@ def cells(q, b, out, at, plane, h, middle, rise_x, sx, rise_y, sy, through_x, fx
             hu = 0.5 * (take(out, at + plane + x, 11) + hu)
             hv = 0.5 * (take(out, at + 2 * plane + x, 12) + hv)
         bottom = load(b, at + x)
-        level = level if level > bottom else bottom
+        level = bottom if level < bottom else level
         depth = level - bottom
         wet = depth > dry
         hu, hv = hu if wet else 0.0, hv if wet else 0.0
