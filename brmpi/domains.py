@@ -79,6 +79,7 @@ class Domains:
         boxes = np.array(grid.boxes(tuple(self.shape.tolist()), speeds, 3))
         self.first, self.end = boxes[..., 0], boxes[..., 1]
         self.low, self.high = (at * (self.edges / self.shape) for at in (self.first, self.end))
+        self._images = {}  # by reach
 
     def wrapped(self, pos):
         """Images in the box.
@@ -151,7 +152,9 @@ class Domains:
         -------
         list of (rank, (3,) tuple of -1, 0 or 1), by rank
         """
-        me, found = self.comm.rank, []
+        if reach in self._images:
+            return self._images[reach]
+        me, found = self.comm.rank, self._images.setdefault(reach, [])
         reach += MARGIN * self.edges.max()
         for rank, turns in itertools.product(range(self.comm.size), itertools.product((-1, 0, 1), repeat=3)):
             if (rank == me and not any(turns)) or not all((self.first < self.end)[[rank, me]].ravel()):
@@ -242,6 +245,12 @@ class Ghosts:
         for row, by, to in zip(pos, shifts, out):
             np.take(row, atoms, out=to, mode="clip")  # the other mode would copy ``out``
             to += by
+
+    def help(self):
+        """Let messages go on that are under way, while something is computed. Not collective."""
+        from mpi4py import MPI
+
+        MPI.Request.Testall(self._requests)
 
     def finish(self, pos):
         """Wait for the positions of all other ghosts.

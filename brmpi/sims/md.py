@@ -358,15 +358,20 @@ class MD:
 
     def _force(self):
         """Forces, energies and virials of this rank's atoms. Collective."""
-        case, inner = self.case, self.inner
+        def _part(first, last):
+            with self.timers("force"):
+                lj.forces(self.pos, self.near, self.case.cutoff, self.out, self.case.shifted, first, last, self.backend)
+
+        half = self.inner // 2 if self.ghosts.incoming else 0
         with self.timers("exchange"):
             self.ghosts.start(self.pos)
-        with self.timers("force"):
-            lj.forces(self.pos, self.near, case.cutoff, self.out, case.shifted, 0, inner, self.backend)
+        _part(0, half)
+        with self.timers("exchange"):
+            self.ghosts.help()
+        _part(half, self.inner)
         with self.timers("exchange"):
             self.ghosts.finish(self.pos)
-        with self.timers("force"):
-            lj.forces(self.pos, self.near, case.cutoff, self.out, case.shifted, inner, None, self.backend)
+        _part(self.inner, len(self.ids))
         self.listed += self.near.index.size
         self.known = True
 
