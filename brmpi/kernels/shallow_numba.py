@@ -218,11 +218,14 @@ def cells(q, b, out, at, plane, h, middle, rise_x, sx, rise_y, sy, through_x, fx
     plane : int, numbers of a plane of q
     h : (…) float64, depths
     middle : int, the first cell's place in it
-    rise_x, rise_y : (…) float64, slopes of the level
-    sx, sy : int, the first cell's places in them
-    through_x, through_y : tuple of 4 (…) float64, what goes through faces
-    fx : int, place of the face before the first cell in the first of them
-    south, north : int, places of the faces below and above it in the other
+    rise_x : (…) float64, slopes of the level along x
+    sx : int, the first cell's place in it
+    rise_y : (…) float64, along y
+    sy : int, the first cell's place in it
+    through_x : tuple of 4 (…) float64, what goes through faces along x
+    fx : int, place of the face before the first cell in them
+    through_y : tuple of 4 (…) float64, along y
+    south, north : int, places of the faces below and above the first cell in them
     numbers : tuple of 5 float
     average : bool
     n : int, cells

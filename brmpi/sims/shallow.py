@@ -117,7 +117,8 @@ class Case(case.Case):
     ends: tuple[str, str] = key(("open", "wall"), "of x and y: open ones let waves out", choices=ENDS)
     order: int = key(2, "of the scheme in space and time: 1 or 2", at_least=1, at_most=2)
     gravity: float = key(9.81, "acceleration", "m/s^2", above=0)
-    manning: float = key(0.0, "Manning's n of the bottom's friction, 0.025 for sand", "s/m^(1/3)", at_least=0, at_most=1)
+    manning: float = key(0.0, "Manning's n of the bottom's friction, 0.025 for sand", "s/m^(1/3)", at_least=0,
+                         at_most=1)
     dry: float = key(1e-3, "depth up to which water does not move, and ground counts as dry", "m", above=0)
     level: float = key(0.0, "of the water at rest", "m")
     bathymetry: str = key("profile", "the bottom: the same for all y, a bowl in the middle, or bathymetry_file",
@@ -131,13 +132,13 @@ class Case(case.Case):
     island: float = key(0.0, "height of an island over the bottom around; 0: none", "m", at_least=0)
     island_centre: tuple[float, float] = key((2e5, 1.5e5), "along x and y", "m")
     island_width: float = key(1e4, "of the island: its height falls to exp(-1/2) there", "m", above=0)
-    initial: str = key("dipole", "at rest: level water, a hump on it, a dipole (a hump on the side of low x and a trough "
-                       "behind), a dam before centre, a round column; or a plane that turns in a bowl",
+    initial: str = key("dipole", "at rest: level water, a hump on it, a dipole (a hump at low x, a trough beside it), a dam "
+                       "with water at low x, a round column; or a plane that goes round in a bowl",
                        choices=("still", "hump", "dipole", "dam", "column", "planar"))
     amplitude: float = key(4.0, "of the initial surface over level; planar: of the shore's middle from the bowl's", "m")
     centre: tuple[float, float] = key((1.2e5, 1.5e5), "of hump, dipole, column; x of the dam", "m")
-    width: tuple[float, float] = key((2e4, 5e4), "of hump and dipole along x and y (standard deviations); the first is a "
-                                     "column's radius", "m", above=0)
+    width: tuple[float, float] = key((2e4, 5e4), "of hump and dipole along x and y (standard deviations); the first is "
+                                     "the column's radius", "m", above=0)
 
     def problem(self):
         """A sentence where keys contradict each other, else None."""
@@ -320,11 +321,11 @@ class Shallow(Field):
         """
         case, fastest = self.case, np.zeros(2)
 
-        def update(rows):
+        def _update(rows):
             np.maximum(fastest, shallow.step(q, self.bottom, out, case.dt, self.spacing, case.gravity, case.dry,
                                              case.order, average, manning, self.backend, rows), out=fastest)
 
-        self.overlapped(self.halos, q, lambda: fill(q, self.grid, self.ends), update)
+        self.overlapped(self.halos, q, lambda: fill(q, self.grid, self.ends), _update)
         return fastest
 
     def step(self):
@@ -385,7 +386,7 @@ class Shallow(Field):
 
     @property
     def columns(self):
-        """The diagnostics: the volume is conserved unless an end is open."""
+        """The diagnostics: the volume is conserved unless an end is open; runup is the highest ground under water."""
         return {"step": Column(), "time": Column("s"), "volume": Column("m^3", conserved="open" not in self.ends),
                 "energy": Column("J"), "fastest": Column("m/s"), "highest": Column("m"), "runup": Column("m"),
                 "wet": Column("m^2"), "water_depth": Column("m"), "step_courant": Column()}
@@ -404,7 +405,7 @@ class Shallow(Field):
         return depth, np.where(wet, hu / over, 0.0), np.where(wet, hv / over, 0.0)
 
     def sample(self):
-        """Volume; energy above that of water at rest; the highest surface, and ground that is wet; and so on. Collective.
+        """Volume, energy over that of water at rest, extremes, and the step's Courant number. Collective.
 
         Raises
         ------
@@ -428,8 +429,9 @@ class Shallow(Field):
         highest, runup, square, deepest = most.tolist()
         if area == 0:
             highest, runup, square, deepest = case.level, case.level, 0.0, 0.0
-        return {"volume": float(volume), "energy": float(DENSITY * energy / 2), "highest": highest, "runup": runup,
-                "fastest": math.sqrt(square), "wet": float(area), "water_depth": deepest, "step_courant": self.courant()}
+        return {"volume": float(volume), "energy": float(DENSITY * energy / 2), "fastest": math.sqrt(square),
+                "highest": highest, "runup": runup, "wet": float(area), "water_depth": deepest,
+                "step_courant": self.courant()}
 
     def fields(self):
         """Level of the surface, NaN on dry land; velocity, bottom and depth, for a snapshot."""
