@@ -347,7 +347,8 @@ def test_any_ranks_and_shares_give_the_same_bits(comm, assert_all, monkeypatch, 
 
     keys = {"cells": (41, 29), "size": (41.0, 29.0), "ends": ("wall", "open"), "initial": "column",
             "centre": (20.0, 9.0), "width": (8.0, 1.0), "amplitude": 3.0, "profile_x": (15.0, 30.0),
-            "profile_b": (-2.0, 2.5), "island": 4.0, "island_centre": (9.0, 12.0), "island_width": 3.0, "dt": 0.02, **keys}
+            "profile_b": (-2.0, 2.5), "island": 4.0, "island_centre": (9.0, 12.0), "island_width": 3.0,
+            "dt": 0.02, **keys}
     keys |= {"island": 0.0} if keys["initial"] == "planar" else {}
     one = simulation(MPI.COMM_SELF, backend, **keys)
     many = [simulation(comm, backend, **keys)]

@@ -132,8 +132,8 @@ class Case(case.Case):
     island: float = key(0.0, "height of an island over the bottom around; 0: none", "m", at_least=0)
     island_centre: tuple[float, float] = key((2e5, 1.5e5), "along x and y", "m")
     island_width: float = key(1e4, "of the island: its height falls to exp(-1/2) there", "m", above=0)
-    initial: str = key("dipole", "at rest: level water, a hump on it, a dipole (a hump at low x, a trough beside it), a "
-                       "dam with water at low x, a round column; or a plane that goes round in a bowl",
+    initial: str = key("dipole", "at rest: level water, a hump on it, a dipole (a hump at low x, a trough beside it), "
+                       "a dam with water at low x, a round column; or a plane that goes round in a bowl",
                        choices=("still", "hump", "dipole", "dam", "column", "planar"))
     amplitude: float = key(4.0, "of the initial surface over level; planar: of the shore's middle from the bowl's", "m")
     centre: tuple[float, float] = key((1.2e5, 1.5e5), "of hump, dipole, column; x of the dam", "m")
