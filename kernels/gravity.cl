@@ -21,7 +21,7 @@
 
 /* targets: rows x, y, z of n; sources: m of x, y, z, mass; out: rows of n, added to. n is a multiple of WIDTH. */
 __kernel void float64(__global const double *targets, const int n, __global const double4 *sources, const int m,
-                      const double eps2, __global double *out)
+                      const double eps2, const double unit, __global double *out)
 {
     const int i = get_global_id(0) * WIDTH;
     if (i >= n)
@@ -34,16 +34,15 @@ __kernel void float64(__global const double *targets, const int n, __global cons
         for (int j = tile; j < tile + TILE; j++) {
             const double4 s = sources[j];
             const D dx = s.x - x, dy = s.y - y, dz = s.z - z;
-            const D r2 = fma(dx, dx, fma(dy, dy, fma(dz, dz, (D)eps2)));
-            D w = r2 > 0 ? rsqrt(r2) : (D)0;
+            D w = rsqrt(fmax(fma(dx, dx, fma(dy, dy, fma(dz, dz, (D)eps2))), (D)TINY));
             w = s.w * w * w * w;
             ax = fma(w, dx, ax);
             ay = fma(w, dy, ay);
             az = fma(w, dz, az);
         }
-        sx += ax;
-        sy += ay;
-        sz += az;
+        sx += unit * ax;
+        sy += unit * ay;
+        sz += unit * az;
     }
     STORE(sx, out, i);
     STORE(sy, out, n + i);

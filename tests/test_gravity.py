@@ -131,7 +131,7 @@ def test_cutting_targets_and_sources_changes_no_bit(choice, data):
 def test_mixed_in_any_units(scale, mass):
     pos, masses = bodies(600, scale=scale, mass=mass)
     exact = accelerations(pos, packed(pos, masses), 0.0, "float64")
-    found = accelerations(pos, packed(pos, masses), 0.0, "mixed", "numba", gravity.scale(pos, masses))
+    found = accelerations(pos, packed(pos, masses), 0.0, "mixed", "numba", gravity.scale_of(pos, masses))
     assert error(found, exact).max() < 2e-6
 
 
@@ -140,7 +140,7 @@ def test_mixed_stays_finite_and_the_same_however_near_a_pair_is(name):
     pos = np.array([[1.0, 1.0 + 1e-9, 1e6], [0, 0, 0], [0, 0, 0]])
     pos = np.concatenate([pos, np.full((3, 600), 2e5)], axis=1)  # a second tile
     mass = np.ones(603)
-    sources, scale = packed(pos, mass), gravity.scale(pos, mass)
+    sources, scale = packed(pos, mass), gravity.scale_of(pos, mass)
     whole = accelerations(pos, sources, 0.0, "mixed", name, scale)
     parts = np.zeros_like(pos)
     for first in (0, gravity.TILE):

@@ -14,6 +14,7 @@ from brmpi.kernels import choice
 
 TILE = 512  # sources; a multiple of every vector width, 16 kB of them in float64
 PRECISIONS = ("float64", "mixed")
+TINY = 1e-36  # what a squared distance counts for at least, in units of the scale's: it is also a float32 then
 NEAREST = np.float32(1e-25)  # squared distance in mixed precision, in units of the scale's: its root's cube is finite
 
 
@@ -31,7 +32,7 @@ def tiles(count):
     return -(-count // TILE)
 
 
-def scale(pos, mass):
+def scale_of(pos, mass):
     """Powers of two near the largest coordinate and the largest mass: the units that mixed precision computes in.
 
     Parameters
@@ -46,13 +47,14 @@ def scale(pos, mass):
     return tuple(2.0 ** np.frexp(np.abs(values).max(initial=0) or 0.5)[1] for values in (pos, mass))
 
 
-def accelerations(targets, sources, eps, out, precision="float64", backend="auto", scale=(1.0, 1.0)):
+def accelerations(targets, sources, eps, out, precision="float64", backend="auto", scale=None):
     """Add the acceleration that sources give to targets.
 
     ``precision`` "mixed" takes differences of positions from float32 pairs (48 bits), inverse roots and sums of 256
     pairs in float32, and adds those up in float64: an acceleration is off by at most 5e-7 of the sum of its pairs'
     magnitudes, which cancel in part; the root mean square over a cluster's bodies is below 5e-8 of that sum. Pairs
-    nearer than 3e-13 of the scale's length take the inverse root of that distance: float32 holds no greater force.
+    nearer than 3e-13 of the scale's length take the inverse root of that distance: float32 holds no greater force. In
+    float64 that is so for pairs nearer than 1e-18 of it.
 
     Parameters
     ----------
@@ -63,7 +65,8 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="auto
     out : (3, n) float64, C-contiguous, is added to [length / time**2]
     precision : "float64" or "mixed"
     backend : one of ``kernels.BACKENDS``
-    scale : from ``scale``, for mixed precision; the same in all calls whose results are to agree bit for bit
+    scale : from ``scale_of``, the same in all calls whose results are to agree bit for bit; None is that of these
+        bodies
 
     Raises
     ------
@@ -76,10 +79,12 @@ def accelerations(targets, sources, eps, out, precision="float64", backend="auto
     if targets.shape[1] == 0 or sources.shape[1] == 0:
         return
     pairs = targets.shape[1] * sources.shape[1]
+    length, mass = scale or scale_of(np.concatenate([targets, sources[:3]], axis=1), sources[3])
     if precision == "float64":
-        choice.run("gravity float64", pairs, backend, _float64, "float64", targets, sources, eps * eps, out)
+        near = np.concatenate([sources[:3] / length, sources[3:]])  # a power of two: rounds nothing
+        choice.run("gravity float64", pairs, backend, _float64, "float64", targets / length, near, (eps / length) ** 2,
+                   1 / length**2, out)
         return
-    length, mass = scale
     near = _pair_of_float32(targets / length), _pair_of_float32(sources[:3] / length)
     masses = (sources[3] / mass).astype(np.float32)
     choice.run("gravity mixed", pairs, backend, _mixed, "mixed", *near[0], *near[1], masses,
@@ -126,9 +131,9 @@ def _inverse_root(r2):
     return np.divide(1, np.sqrt(r2), out=np.zeros_like(r2), where=r2 > 0)
 
 
-def _float64(targets, sources, eps2, out):
+def _float64(targets, sources, eps2, unit, out):
     for here, d, r2, mass in _pairs(targets, sources):
-        out[:, here] += (d * (mass * _inverse_root(r2 + eps2) ** 3)).sum(axis=-1)
+        out[:, here] += unit * (d * (mass / np.sqrt(np.maximum(r2 + eps2, TINY)) ** 3)).sum(axis=-1)
 
 
 def _potential(targets, sources, eps2, out):

@@ -3,14 +3,14 @@
 import numpy as np
 
 from brmpi.kernels import opencl
-from brmpi.kernels.gravity import NEAREST, TILE
+from brmpi.kernels.gravity import NEAREST, TILE, TINY
 
 PART = 64  # sources in a chain of float32 sums: shorter than in gravity_numba, where a sum has many lanes
 # Work items of a group; targets in the lanes of a vector, None for as many as the device has. The same bits in all.
 PARAMETERS = {"group": (8, 1, 32, 64), "width": (None, 4, 2)}
 
 
-def float64(targets, sources, eps2, out, group=8, width=None):
+def float64(targets, sources, eps2, unit, out, group=8, width=None):
     """Add accelerations, all in float64.
 
     Parameters
@@ -18,10 +18,12 @@ def float64(targets, sources, eps2, out, group=8, width=None):
     targets : (3, n) float64
     sources : (4, m) float64, m a multiple of TILE
     eps2 : float
+    unit : float, what the accelerations are multiplied by
     out : (3, n) float64
     group, width : one of ``PARAMETERS`` each
     """
-    _run("float64", np.float64, targets, np.ascontiguousarray(sources.T), (np.float64(eps2),), out, group, width)
+    values = np.float64(eps2), np.float64(unit)
+    _run("float64", np.float64, targets, np.ascontiguousarray(sources.T), values, out, group, width)
 
 
 def potential(targets, sources, eps2, out, group=8, width=None):
@@ -62,7 +64,8 @@ def _run(name, dtype, targets, sources, values, out, group, width):
     device = opencl.device()
     opencl.need_float64(device)
     width = width or (device.width(dtype) if device.shares_memory else 1)
-    program = device.program("gravity", WIDTH=width, TILE=TILE, PART=PART, NEAREST=f"{NEAREST!r}f")
+    program = device.program("gravity", WIDTH=width, TILE=TILE, PART=PART, NEAREST=f"{NEAREST!r}f",
+                             TINY=TINY)
     count = out.shape[1]
     size = -(-count // width) * width
     inside, result = np.zeros((len(targets), size), dtype), np.zeros((len(out), size))

@@ -1,10 +1,11 @@
-"""Gravitational N-body simulation by direct sum, the forces shared out over all ranks.
+"""Gravitational N-body simulation, by direct sum or by a tree, the forces shared out over all ranks.
 
     python -m brmpi.sims.nbody --help
     mpirun -hostfile hostfiles/all python -m brmpi.sims.nbody sims/nbody/solar-system.toml
 
-Every body attracts every other. Physics first, then the initial states' numbers, then communication, then output.
-The result is the same bits on any number of ranks with any shares of the work.
+Every body attracts every other: one by one, or by a tree, which takes distant ones together (``octree``). Physics
+first, then the initial states' numbers, then communication, then output. The result is the same bits on any number of
+ranks with any shares of the work.
 """
 
 import os
@@ -13,10 +14,11 @@ from itertools import pairwise
 
 import numpy as np
 
-from brmpi import case, models, partition, program, speeds, sums
+from brmpi import case, models, octree, partition, program, speeds, sums
 from brmpi.case import key
 from brmpi.errors import BadInput
 from brmpi.kernels import gravity
+from brmpi.octree import Octree
 from brmpi.results import pieces
 from brmpi.results.diagnostics import Column
 from brmpi.results.snapshots import Particles, Record
@@ -129,6 +131,8 @@ class Case(case.Case):
     model: str = key("plummer", "initial state", choices=("plummer", "galaxies", "bodies"))
     n: int = key(ANY, "bodies; those of [[bodies]] are counted", at_least=0, at_most=10**8)
     integrator: str = key("leapfrog", "scheme", choices=tuple(INTEGRATORS))
+    method: str = key("direct", "of the force: n^2 pairs, or a tree", choices=("direct", "tree"))
+    opening: float = key(0.6, "of the tree: size over distance below which a cell acts as one", above=0, at_most=1)
     precision: str = key("float64", "of the force", choices=gravity.PRECISIONS)
     softening: float = key(0.01, "Plummer softening eps", "length", at_least=0)
     G: float = key(1.0, "constant of gravity", "length^3/mass/time^2", above=0)
@@ -215,8 +219,8 @@ class Gravity:
     ----------
     comm : communicator
     counts : (ranks,) int, the bodies of each rank
-    pos : (N, 3) float64, of all bodies at the start: their size sets the scale of the mixed precision
     mass : (N,) float64, G * mass of all bodies
+    scale : from ``gravity.scale_of`` of all bodies at the start
     case : Case
     timers : mpi.Timers
     backend : one of ``kernels.BACKENDS``
@@ -226,9 +230,8 @@ class Gravity:
     LEAST = 4  # tiles in a piece at least
     BLOCK = 4_000_000  # pairs between two looks at what is under way, about a millisecond's work
 
-    def __init__(self, comm, counts, pos, mass, case, timers, backend):
-        self.scale = gravity.scale(pos, mass)
-        self.case, self.timers, self.backend = case, timers, backend
+    def __init__(self, comm, counts, mass, scale, case, timers, backend):
+        self.scale, self.case, self.timers, self.backend = scale, case, timers, backend
         busy = counts[comm.rank] > 0
         self.comm = comm = comm.Split(int(busy))
         self.pieces = []
@@ -312,7 +315,7 @@ class Gravity:
 
 
 class NBody:
-    """Gravitational N-body simulation by direct sum.
+    """Gravitational N-body simulation.
 
     Parameters
     ----------
@@ -324,12 +327,13 @@ class NBody:
 
     name = "nbody"
     Case = Case
+    busy = ("force", "tree")
 
     def __init__(self, case, comm, timers, backend):
         pos, vel, self.mass = initial(case)
         with np.errstate(over="ignore"):
-            pull = case.G * self.mass
-        for name, values in (("position", pos), ("velocity", vel), ("mass times G", pull)):
+            self.pull = case.G * self.mass
+        for name, values in (("position", pos), ("velocity", vel), ("mass times G", self.pull)):
             broken = np.argwhere(~np.isfinite(values))
             if len(broken):
                 raise BadInput(f"the initial {name} of body {broken[0][0]} is not finite: a number of the case is too "
@@ -338,20 +342,40 @@ class NBody:
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
         self.n, self.time_unit = len(self.mass), case.time_unit
         measured, self.kind = speeds.measured(comm, "gravity")
-        self.speeds = measured if case.shares == "speed" else np.ones(comm.size)
-        self.counts = shares(self.n, self.speeds)
-        offsets = partition.offsets(self.counts)
-        self.rows = slice(offsets[comm.rank], offsets[comm.rank + 1])
-        self.gravity = Gravity(comm, self.counts, pos, pull, case, timers, backend)
+        self.scale = gravity.scale_of(pos, self.pull)
+        self.lay_out(measured if case.shares == "speed" else np.ones(comm.size))
         self.state = State(pos[self.rows].copy(), vel[self.rows].copy(), None)
         self.advance = INTEGRATORS[case.integrator]
 
+    def lay_out(self, speeds):
+        """Share the bodies out by these speeds; the state is unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        case, comm = self.case, self.comm
+        self.speeds, self.counts = speeds, shares(self.n, speeds)
+        offsets = partition.offsets(self.counts)
+        self.rows = slice(offsets[comm.rank], offsets[comm.rank + 1])
+        if case.method == "tree":
+            self.gravity = Octree(comm, self.counts, self.pull, case.softening, case.opening, case.precision,
+                                  np.where(self.counts > 0, speeds, 0), self.timers, self.backend)
+        else:
+            self.gravity = Gravity(comm, self.counts, self.pull, self.scale, case, self.timers, self.backend)
+
     def work(self):
-        """Pairs of the whole problem, for each kernel."""
-        return {f"gravity {name}": self.n**2 for name in (self.case.precision, "potential")}
+        """What each kernel does for the whole problem: pairs, or bodies where a tree is their force."""
+        kernels = (self.case.precision, "potential")
+        if self.case.method == "tree":
+            return {f"tree {name}": self.n for name in kernels}
+        return {f"gravity {name}": self.n**2 for name in kernels}
 
     def warm(self):
         """Compile the kernels. Not collective."""
+        if self.case.method == "tree":
+            octree.warm(self.case.precision, self.backend)
+            return
         targets, sources = np.ones((3, 1)), np.zeros((4, gravity.TILE))
         gravity.accelerations(targets, sources, 1.0, np.zeros((3, 1)), self.case.precision, self.backend)
         gravity.potentials(targets, sources, 1.0, np.zeros(1), self.backend)
@@ -449,6 +473,8 @@ class NBody:
     def rate(self, steps, seconds):
         """The figure of merit: pairs of bodies, both ways, those of diagnostics not counted, by wall time.
 
+        A tree's are those that it took instead of pairs, the terms of cells as ``tree.CELL_COST`` weighs them.
+
         Parameters
         ----------
         steps : int
@@ -458,8 +484,12 @@ class NBody:
         -------
         str
         """
-        pairs = steps * EVALUATIONS[self.case.integrator] * self.n**2
-        return f"{pairs / seconds:.3g} interactions/s"
+        forces = steps * EVALUATIONS[self.case.integrator] * self.n / seconds
+        tree = self.case.method == "tree"
+        pairs = forces * (self.gravity.terms / max(self.n, 1) if tree else self.n)
+        part = f" ({100 * pairs / self.speeds.sum():.0f} % of the nodes' speed)" if self.kind == "gravity" else ""
+        return (f"{forces:.3g} forces/s, " if tree else "") + f"{pairs:.3g} interactions/s" + (
+            part if self.case.shares == "speed" else "")
 
 
 if __name__ == "__main__":
