@@ -2,12 +2,13 @@
 
 import dataclasses
 import itertools
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from brmpi import mpi, speeds
+from brmpi import case, mpi, speeds
 from brmpi.errors import BadInput, Fault
 from brmpi.kernels import shallow as kernel
 from brmpi.results import diagnostics, snapshots
@@ -18,10 +19,10 @@ G = 9.81
 
 
 def simulation(comm, backend="numba", **keys):
-    case = dataclasses.replace(shallow.Case(), **keys)
-    problem = case.problem()
+    made = dataclasses.replace(shallow.Case(), **keys)
+    problem = made.problem()
     assert problem is None, problem
-    return shallow.Shallow(case, comm, mpi.Timers(), backend)
+    return shallow.Shallow(made, comm, mpi.Timers(), backend)
 
 
 @pytest.fixture
@@ -310,8 +311,6 @@ def test_wrong_arguments():
 
 def test_the_loops_compute_in_vectors():
     """Compiled anew, as what comes from disk shows no code."""
-    import re
-
     from numba import boolean, float64, int64, njit, types
 
     from brmpi.kernels import shallow_numba
@@ -416,12 +415,20 @@ def test_waves_that_become_too_fast_stop_the_run(alone, launch):
     (("bathymetry=file", "bathymetry_file=text.npy"), "bathymetry_file = 'text.npy': cannot be read as .npy"),
     (("initial=planar",), "initial = 'planar': must be in a bowl"), (("dry=0",), "dry = 0: must be > 0"),
     (("amplitude=inf",), "amplitude = inf: must be finite"), (("gravity=-1",), "gravity = -1: must be > 0")])
-def test_bad_input(launch, tmp_path, arguments, words):
-    np.save(tmp_path / "hole.npy", np.where(np.arange(96 * 128) == 7, np.nan, -1.0).reshape(96, 128))
-    np.save(tmp_path / "words.npy", np.array(["a"]))
-    (tmp_path / "text.npy").write_text("1 2 3\n")
+def test_bad_input(alone, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    np.save("hole.npy", np.where(np.arange(96 * 128) == 7, np.nan, -1.0).reshape(96, 128))
+    np.save("words.npy", np.array(["a"]))
+    Path("text.npy").write_text("1 2 3\n")
+    with pytest.raises((BadInput, Fault), match=re.escape(words)):
+        made = case.load(shallow.Case, None, [one.split("=", 1) for one in arguments])
+        shallow.Shallow(made, alone, mpi.Timers(), "numba").sample()
+
+
+@pytest.mark.parametrize("arguments", [("dt=5",), ("bathymetry=file", "bathymetry_file=nowhere.npy")])
+def test_bad_input_is_told_once(launch, tmp_path, arguments):
     done = launch(2, "-m", "brmpi.sims.shallow", *itertools.chain(*(("--set", one) for one in arguments)))
-    assert done.returncode == 2 and done.stderr.count(words) == 1, done.stderr
+    assert done.returncode == 2 and done.stderr.count(arguments[-1].partition("=")[0] + " = ") == 1, done.stderr
     assert not (tmp_path / "results").exists()
 
 
