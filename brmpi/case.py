@@ -45,6 +45,8 @@ class Case:
     checkpoint: float = key(60.0, "running time between checkpoints", "s", at_least=0, free=True)
     seed: int = key(1, "seed of all random numbers", at_least=0, at_most=2**64 - 1)
     shares: str = key("speed", "work of each rank by measured speed, or equal", choices=("speed", "equal"), free=True)
+    balance: str = key("measured", "shares anew where ranks' times differ, or static", choices=("measured", "static"),
+                       free=True)
     io: str = key("root", "files are written by the root, or by all ranks", choices=("root", "mpio"), free=True)
 
 

@@ -14,3 +14,20 @@ class Fault(RuntimeError):
 
     What was finished before stays valid. Under MPI it is raised on every rank alike and printed once.
     """
+
+
+class BlewUp(Fault):
+    """The state, or what is computed from it, is no longer finite.
+
+    Parameters
+    ----------
+    why : str, the sentence
+    step : int, where that was found; it may have begun before
+    """
+
+    def __init__(self, why, step):
+        super().__init__(why, step)
+        self.step = step
+
+    def __str__(self):
+        return self.args[0]

@@ -7,7 +7,7 @@ and updates rows. Axes are x, y and z in a case; arrays have them the other way 
 import numpy as np
 
 from brmpi import speeds, sums
-from brmpi.grid import Grid
+from brmpi.grid import Grid, Halo
 from brmpi.results.snapshots import Mesh
 
 AXES = "xyz"
@@ -27,15 +27,30 @@ class Field:
     """
 
     time_unit = ""
+    busy = ("update",)  # sections of the timers that are this rank's own work
     kind_of_work = "memory"  # of speeds that shares are in proportion to
 
     def __init__(self, case, comm, timers, backend, halo, periodic):
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
+        self._halo, self._periodic = halo, periodic[::-1]
         measured, self.kind = speeds.measured(comm, self.kind_of_work)
         self.speeds = measured if case.shares == "speed" else np.ones(comm.size)
-        self.grid = Grid(comm, case.cells[::-1], halo, periodic[::-1], self.speeds)
-        self.spacing = tuple(length / n for length, n in zip(case.size[::-1], self.grid.shape))
+        self.spacing = tuple(length / n for length, n in zip(case.size[::-1], case.cells[::-1]))
         self.axes = tuple(AXES[: len(case.cells)][::-1])
+
+    def lay_out(self, speeds):
+        """Share the cells out by these speeds, and make the arrays; the state is unset until ``restore``. Collective.
+
+        Simulations extend it by their arrays, and call it once themselves.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        for halos in [value for value in vars(self).values() if isinstance(value, Halo)]:
+            halos.free()
+        self.speeds = speeds
+        self.grid = Grid(self.comm, self.case.cells[::-1], self._halo, self._periodic, speeds)
 
     def centres(self):
         """Coordinates of this block's cells.

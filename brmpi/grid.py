@@ -262,40 +262,6 @@ class Grid:
         return tuple(slice(first - start + self.halo, end - start + self.halo)
                      for (first, end), (start, _) in zip(box, self.box))
 
-    def moved(self, array, before):
-        """This block's part of an array that is shared out in another way. Collective.
-
-        Parameters
-        ----------
-        array : as from ``before.zeros``
-        before : Grid of the same shape on the same communicator
-
-        Returns
-        -------
-        array as from ``zeros``, with zeros in its halo
-        """
-        lead = array.shape[: array.ndim - len(self.shape)]
-        out = self.zeros(lead, array.dtype)
-        sends, receives, requests = [], [], []
-        for rank in range(self.comm.size):
-            part = _common(before.box, self.boxes[rank])
-            if part and rank != self.comm.rank:
-                sends.append((rank, np.ascontiguousarray(array[(..., *before.slices(part))])))
-            part = _common(self.box, before.boxes[rank])
-            if part:
-                here = (..., *self.slices(part))
-                if rank == self.comm.rank:
-                    out[here] = array[(..., *before.slices(part))]
-                else:
-                    receives.append((rank, here, np.empty(out[here].shape, out.dtype)))
-        requests += [self.comm.Irecv(buffer, rank, TAG - 1) for rank, _, buffer in receives]
-        requests += [self.comm.Isend(buffer, rank, TAG - 1) for rank, buffer in sends]
-        for request in requests:
-            request.Wait()
-        for _, here, buffer in receives:
-            out[here] = buffer
-        return out
-
 
 class Halo:
     """Exchange of the halos of some arrays: one message to each neighbour, on requests that stay.
@@ -390,7 +356,6 @@ class Halo:
         self.start(*arrays)
         self.finish(*arrays)
 
-
     def free(self):
         """Let the requests go."""
         for request in self._requests:
@@ -400,9 +365,3 @@ class Halo:
 
 def _full(box):
     return all(first < end for first, end in box)
-
-
-def _common(a, b):
-    """What two boxes have in common, or None."""
-    part = tuple((max(first, low), min(end, high)) for (first, end), (low, high) in zip(a, b))
-    return part if _full(part) else None

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from brmpi import backends, mpi
-from brmpi.errors import BadInput, Fault
+from brmpi.errors import BadInput, BlewUp, Fault
 from brmpi.kernels.opencl import Unavailable
 
 
@@ -161,7 +161,8 @@ class Journal:
 
         Raises
         ------
-        Fault : a quantity is no longer finite, or the disk is full
+        BlewUp : a quantity is no longer finite
+        Fault : the disk is full
         """
         with self.timers("diagnostics"):
             row = finite(self.program, step)
@@ -207,21 +208,41 @@ class Journal:
 
         Raises
         ------
-        Fault : the state is no longer finite, or the disk is full; the checkpoint before stays
+        BlewUp : the state is no longer finite; the checkpoint before stays
+        Fault : the disk is full; the checkpoint before stays
         """
         from brmpi.results import checkpoints, folder
 
         if step == self.saved:
             return
         with self.timers("output"):
-            state = self.program.arrays()
-            broken = not all(np.isfinite(piece.data).all() for piece in state.values())
-            if self.comm.allreduce(broken):
-                raise Fault(f"step {step}: the state is not finite: the run blew up; a smaller dt may help")
+            state = whole(self.program, step)
             mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
             checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
             self.saved = self.about["step"] = step
             mpi.on_root(self.comm, folder.record, self.path, self.about)
+
+    def last(self):
+        """The newest checkpoint. Collective.
+
+        Returns
+        -------
+        step : int, 0 where there is none
+        arrays : dict of str to array, this rank's blocks, or None
+        """
+        from brmpi.results import checkpoints
+
+        found = checkpoints.read(self.comm, self.path, self.program.block, self.program.name)
+        return found[:2] if found else (0, None)
+
+    def shared(self, changes):
+        """Take down that the work was shared out anew. Not collective.
+
+        Parameters
+        ----------
+        changes : list of dict, ``step`` and ``speeds``, all so far
+        """
+        self.about.update(self.program.about(), balanced=changes)
 
     def end(self, status, step, table, seconds):
         """Close the files and say how it ended. Root only.
@@ -280,16 +301,39 @@ def finite(program, step):
 
     Raises
     ------
-    Fault : a quantity is not finite
+    BlewUp : a quantity is not finite; on every rank alike
     """
     try:
         row = {"step": step, "time": step * program.case.dt, **program.sample()}
     except OverflowError:
-        raise Fault(f"step {step}: the diagnostics overflow: the run blew up; a smaller dt may help") from None
+        raise BlewUp(f"step {step}: the diagnostics overflow: the run blew up; a smaller dt may help", step) from None
     for name, value in row.items():
         if not np.isfinite(value):
-            raise Fault(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help")
+            raise BlewUp(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help", step)
     return row
+
+
+def whole(program, step):
+    """Refuse a state that is not finite. Collective.
+
+    Parameters
+    ----------
+    program : as described in ``program``
+    step : int
+
+    Returns
+    -------
+    dict of str to Piece, the state
+
+    Raises
+    ------
+    BlewUp : on every rank alike
+    """
+    state = program.arrays()
+    broken = not all(np.isfinite(piece.data).all() for piece in state.values())
+    if program.comm.allreduce(broken):
+        raise BlewUp(f"step {step}: the state is not finite: the run blew up; a smaller dt may help", step)
+    return state
 
 
 def _now():

@@ -48,6 +48,9 @@ class Octree:
         self.costs = np.ones(int(counts[comm.rank]), np.int64)  # terms of each row's body
         self.terms = self.costs.size  # of the forces on all bodies, the last time but one
 
+    def free(self):
+        """Nothing to let go."""
+
     def __call__(self, pos):
         """Accelerations (n, 3) float64 at this rank's positions (n, 3). Collective."""
         return self._field(self.precision, pos)

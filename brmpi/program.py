@@ -13,6 +13,8 @@ A program is a class with
     arrays()                     dict of name: Piece, all that a restart needs besides the step
     block(name, shape)           (offset, shape) of this rank's block of a state array
     restore(arrays)              take over a state
+    busy, lay_out(speeds)        where its work can be shared out anew (``balance``): sections of the timers that are a
+                                 rank's own work; share it out by these speeds, ``restore`` follows
     about()                      dict for run.json: what it runs on and how it is shared out
     rate(steps, seconds)         its figure of merit, for people
 
@@ -30,10 +32,11 @@ from pathlib import Path
 
 import numpy as np
 
-from brmpi import backends, kernels, mpi
+from brmpi import backends, kernels, mpi, replay
 from brmpi import case as cases
 from brmpi.arguments import Parser
-from brmpi.errors import BadInput, Fault
+from brmpi.balance import Balance
+from brmpi.errors import BadInput, BlewUp, Fault
 from brmpi.journal import Journal, finite
 from brmpi.kernels.opencl import Unavailable
 from brmpi.progress import clock, progress
@@ -79,7 +82,10 @@ def run(kind, comm, argv=None):
         try:
             with timers("start"):
                 first = journal.begin(row)
-            return _loop(program, comm, journal, first, stop, timers, options.quiet, began)
+            try:
+                return _loop(program, comm, journal, first, stop, timers, options.quiet, began)
+            except BlewUp as late:
+                raise replay.blown(kind, program, journal, late) from None
         except Unavailable as error:  # no longer bad input: work has started
             journal.failed(error)
             raise Fault(str(error)) from error
@@ -103,17 +109,19 @@ def _first_row(program, timers):
 def _loop(program, comm, journal, first, stop, timers, quiet, began):
     """Take the steps that are left; returns the exit code."""
     case = program.case
-    poll = _Poll(comm, stop, case.checkpoint)
+    poll, balance = _Poll(comm, stop, case.checkpoint), Balance(program)
     loop = time.monotonic()
     step = first
     with progress(comm.rank == 0, program.name, first, case.steps, quiet) as bar:
         while step < case.steps:
-            stopping, due = poll(step)
+            stopping, due, looked = poll(step)
             if stopping or due:
                 journal.checkpoint(step)
                 poll.saved = time.monotonic()
             if stopping:
                 break
+            if looked and balance(step):
+                journal.shared(balance.changes)
             program.step()
             step += 1
             if journal.sampled(step):
@@ -178,9 +186,9 @@ class _Poll:
         self.saved = time.monotonic()
 
     def __call__(self, step):
-        """(stop now?, write a checkpoint now?), the same on every rank. Collective, though most calls send nothing."""
+        """(stop now?, checkpoint now?, was this a look?), the same on every rank. Collective; most send nothing."""
         if step < self.next:
-            return False, False
+            return False, False, False
         now = time.monotonic()
         spent = (now - self.last[1]) / max(step - self.last[0], 1) if self.last else POLL
         due = self.comm.rank == 0 and now - self.saved >= self.period
@@ -190,7 +198,7 @@ class _Poll:
         self.comm.Allreduce(mine, most, MPI.MAX)
         self.last = step, now
         self.next = step + max(1, int(POLL / max(most[2], 1e-6)))
-        return bool(most[0]), bool(most[1])
+        return bool(most[0]), bool(most[1]), True
 
 
 def main(kind):

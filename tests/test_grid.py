@@ -169,18 +169,6 @@ def test_only_what_is_needed_of_a_part_of_the_halo(comm, assert_all, axes, perio
 
 
 @pytest.mark.mpi
-@pytest.mark.parametrize("shape", [(50,), (17, 9), (8, 7, 6), (2, 3), (0, 4)])
-def test_cells_move_from_one_sharing_to_another(comm, assert_all, shape):
-    rng = np.random.default_rng(3)
-    before = grid.Grid(comm, shape, 2, True, rng.uniform(0.1, 3, comm.size))
-    for axes in range(1, len(shape) + 1):
-        after = grid.Grid(comm, shape, 1, False, rng.uniform(0.1, 3, comm.size), axes)
-        array = after.moved(filled(before, (2,)), before)
-        good = not all(after.sides) or np.array_equal(after.inside(array), after.inside(expected(after, (2,))))
-        assert_all(good and array.shape == (2, *(side + 2 for side in after.sides)), (shape, axes))
-
-
-@pytest.mark.mpi
 @pytest.mark.parametrize("shape", [(9, 4), (3, 3), (1, 2), (2, 1)])
 @pytest.mark.parametrize("halo", [1, 2, 3])
 @pytest.mark.parametrize("sign", [1, -1])

@@ -11,6 +11,7 @@ from brmpi.results import disk, hdf5
 from brmpi.results.hdf5 import extent, slabs
 
 TAG = 7101
+MOVED = 7102
 
 
 @dataclass(frozen=True)
@@ -248,3 +249,45 @@ def _write_together(comm, path, datasets, attributes, needed):
     if comm.rank == 0:
         failure = _finish(path, None, None, needed, failure)
     agreed(comm, failure)
+
+
+def moved(comm, piece, offset, shape):
+    """A block of an array that is in pieces on all ranks. Collective.
+
+    Parameters
+    ----------
+    comm : communicator
+    piece : Piece, this rank's; those of all ranks make the whole once
+    offset, shape : tuple of int, the block that this rank is to have; blocks may overlap
+
+    Returns
+    -------
+    array
+    """
+    mine = np.array([piece.offset, piece.data.shape, offset, shape], np.int64)
+    boxes = np.empty((comm.size, *mine.shape), np.int64)
+    comm.Allgather(mine, boxes)
+    out, requests, arrived = np.zeros(shape, piece.data.dtype), [], []
+    for rank, (held, sides, *_) in enumerate(boxes):
+        if common := _common(held, sides, offset, shape):
+            buffer = np.empty([end - first for first, end in common], out.dtype)
+            arrived.append((_slices(common, offset), buffer))
+            requests.append(comm.Irecv(buffer, rank, MOVED))
+    for rank, (*_, wanted, sides) in enumerate(boxes):
+        if common := _common(piece.offset, piece.data.shape, wanted, sides):
+            requests.append(comm.Isend(np.ascontiguousarray(piece.data[_slices(common, piece.offset)]), rank, MOVED))
+    for request in requests:
+        request.Wait()
+    for place, buffer in arrived:
+        out[place] = buffer
+    return out
+
+
+def _common(offset, shape, other, sides):
+    """What two boxes have in common, (first, end) of each axis; None for nothing."""
+    both = [(int(max(a, b)), int(min(a + n, b + m))) for a, n, b, m in zip(offset, shape, other, sides)]
+    return both if all(first < end for first, end in both) else None
+
+
+def _slices(box, offset):
+    return tuple(slice(first - start, end - start) for (first, end), start in zip(box, offset))

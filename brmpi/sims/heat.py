@@ -209,22 +209,32 @@ class Heat(Field):
     def __init__(self, case, comm, timers, backend):
         case = case_of_all_axes(case)
         super().__init__(case, comm, timers, backend, 1, tuple(kind == "periodic" for kind in case.ends))
-        grid = self.grid
         self.ends, self.pairs = case.ends[::-1], case.pairs()[::-1]
-        self.u, self.next = grid.zeros(), grid.zeros()
-        self.halos = grid.halos(self.u)
-        grid.inside(self.u)[:] = initial(case, self.centres(), self._noise)
         self.c = tuple(case.dt / dx**2 for dx in self.spacing)
-        self.k = None
-        if case.material != "uniform":
-            self.k = grid.zeros()
-            grid.inside(self.k)[:] = diffusivity(case, self.centres())
-            self.halos(self.k)
-            fill(self.k, grid, ("neumann",) * len(self.ends), ((0.0, 0.0),) * len(self.ends), self.spacing)
+        self.lay_out(self.speeds)
+        self.grid.inside(self.u)[:] = initial(case, self.centres(), self._noise)
         self.kernel = f"stencil {'heat' if self.k is None else 'conduct'}{2 * len(self.ends) + 1} float64"
         self.solver = None
         if case.scheme == "crank-nicolson":
             self.solver = CrankNicolson(self)
+            self.busy = ()  # the solution depends on the shares, within its tolerance
+
+    def lay_out(self, speeds):
+        """Share the cells out by these speeds; the temperature is unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        super().lay_out(speeds)
+        grid = self.grid
+        self.u, self.next, self.k = grid.zeros(), grid.zeros(), None
+        self.halos = grid.halos(self.u)
+        if self.case.material != "uniform":
+            self.k = grid.zeros()
+            grid.inside(self.k)[:] = diffusivity(self.case, self.centres())
+            self.halos(self.k)
+            fill(self.k, grid, ("neumann",) * len(self.ends), ((0.0, 0.0),) * len(self.ends), self.spacing)
 
     def _noise(self):
         from brmpi.streams import Stream

@@ -101,14 +101,24 @@ class Ising(Field):
         super().__init__(case, comm, timers, backend, 1, (True, True))
         self.key = Stream(case.seed, "ising spins").key
         self.limits = ising.limits(1 / case.temperature)
-        self.spins = self.grid.zeros(dtype=np.int8)
-        self.halos = self.grid.halos(self.spins)
         self.sweep = 0
+        self.lay_out(self.speeds)
         self.grid.inside(self.spins)[:] = 1
         if case.initial == "random":
             up = self.uniform(Stream(case.seed, "ising initial state").key, 0) < 0.5
             self.grid.inside(self.spins)[~up] = -1
-        if case.algorithm == "swendsen-wang":
+
+    def lay_out(self, speeds):
+        """Share the sites out by these speeds; the spins are unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        super().lay_out(speeds)
+        self.spins = self.grid.zeros(dtype=np.int8)
+        self.halos = self.grid.halos(self.spins)
+        if self.case.algorithm == "swendsen-wang":
             self.bonds = self.grid.zeros((2,), np.int8)
             self.labels = self.grid.zeros(dtype=np.int64)
             self.bond_halos, self.label_halos = self.grid.halos(self.bonds), self.grid.halos(self.labels)

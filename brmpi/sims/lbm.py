@@ -142,11 +142,11 @@ class LBM(Field):
 
     def __init__(self, case, comm, timers, backend):
         super().__init__(case, comm, timers, backend, 1, case.periodic)
-        grid, self.d = self.grid, len(case.cells)
+        self.d = len(case.cells)
         self.q = {2: 9, 3: 19}[self.d]
         self.magic = MAGIC[case.collision]
-        self.f, self.next = grid.zeros((self.q,)), grid.zeros((self.q,))
-        self.halos = grid.halos(self.f, needs=self._arriving)
+        self.lay_out(self.speeds)
+        grid = self.grid
         u, density = np.zeros((self.d, *grid.sides)), np.ones(grid.sides)
         if case.flow == "vortex":
             u, density = vortices(self.centres(), grid.shape, case.speed)
@@ -158,8 +158,19 @@ class LBM(Field):
         if case.flow == "channel":  # a parabola's speed in the middle is F width^2 / (8 nu)
             self.force = np.zeros(self.d)
             self.force[-1] = 8 * case.viscosity * case.speed / case.cells[1] ** 2
-        self.solid, self.walls = self._solid()
         self.inflow = boltzmann.equilibrium(np.ones((1,) * self.d), self._uniform())
+
+    def lay_out(self, speeds):
+        """Share the cells out by these speeds; the populations are unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        super().lay_out(speeds)
+        self.f, self.next = self.grid.zeros((self.q,)), self.grid.zeros((self.q,))
+        self.halos = self.grid.halos(self.f, needs=self._arriving)
+        self.solid, self.walls = self._solid()
 
     def _arriving(self, sides):
         """Populations that come into a block from a part of its halo."""

@@ -248,6 +248,10 @@ class Gravity:
             mine = slice(*(held[comm.rank : comm.rank + 2] - offsets[comm.rank]))
             self.pieces.append((mine, 3 * np.diff(held), np.empty((held[-1] - held[0], 3)), sources))
 
+    def free(self):
+        """Let the communicator go. Collective."""
+        self.comm.Free()
+
     def arrivals(self, pos):
         """Pieces of sources in global order, each with what is still under way. Collective, to be used up.
 
@@ -342,7 +346,7 @@ class NBody:
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
         self.n, self.time_unit = len(self.mass), case.time_unit
         measured, self.kind = speeds.measured(comm, "gravity")
-        self.scale = gravity.scale_of(pos, self.pull)
+        self.scale, self.gravity = gravity.scale_of(pos, self.pull), None
         self.lay_out(measured if case.shares == "speed" else np.ones(comm.size))
         self.state = State(pos[self.rows].copy(), vel[self.rows].copy(), None)
         self.advance = INTEGRATORS[case.integrator]
@@ -355,6 +359,8 @@ class NBody:
         speeds : (ranks,) float64 > 0
         """
         case, comm = self.case, self.comm
+        if self.gravity is not None:
+            self.gravity.free()
         self.speeds, self.counts = speeds, shares(self.n, speeds)
         offsets = partition.offsets(self.counts)
         self.rows = slice(offsets[comm.rank], offsets[comm.rank + 1])

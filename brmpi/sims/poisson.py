@@ -150,11 +150,13 @@ class Poisson(Field):
     """
 
     name = "poisson"
+    busy = ()  # PETSc's work cannot be told from its waiting
     Case = Case
 
     def __init__(self, case, comm, timers, backend):
         case = replace(case, **{name: case.each(name) for name in ("size", "ends", "waves")})
         super().__init__(case, comm, timers, backend, 1, tuple(kind == "periodic" for kind in case.ends))
+        self.lay_out(self.speeds)
         grid, size, ends = self.grid, case.size[::-1], case.ends[::-1]
         self.floating = "dirichlet" not in ends  # a constant can be added to the solution
         centres, shape = self.centres(), grid.sides

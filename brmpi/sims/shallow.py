@@ -264,14 +264,20 @@ class Shallow(Field):
         self.ends = case.ends[::-1]
         super().__init__(case, comm, timers, backend, case.order, tuple(kind == "periodic" for kind in case.ends))
         # what leaves through one side of a single cell comes in through the other: no limit of its own
-        self.counts = np.array([n > 1 or kind == "open" for n, kind in zip(self.grid.shape, self.ends)])
+        self.counts = np.array([n > 1 or kind == "open" for n, kind in zip(case.cells[::-1], self.ends)])
         self.kernel = f"shallow order{case.order} float64"
         self.taken, self.fastest, self.coming = 0, np.full(2, np.nan), None
-        self.lay_out()
+        self.lay_out(self.speeds)
         self.begin()
 
-    def lay_out(self):
-        """Arrays of this rank's block, and its bottom. Collective."""
+    def lay_out(self, speeds):
+        """Share the cells out by these speeds; the water is unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        super().lay_out(speeds)
         case, grid = self.case, self.grid
         self.q, self.other, self.bottom = grid.zeros((3,)), grid.zeros((3,)), grid.zeros()
         self.halos = grid.halos(self.q)

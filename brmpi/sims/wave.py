@@ -214,17 +214,26 @@ class Wave(Field):
     def __init__(self, case, comm, timers, backend):
         case = replace(case, **{name: case.each(name) for name in ("size", "ends", "waves", "centre")})
         super().__init__(case, comm, timers, backend, case.order // 2, tuple(kind == "periodic" for kind in case.ends))
-        grid, centres = self.grid, self.centres()
         self.ends = case.ends[::-1]
-        self.u, self.before, self.spare = grid.zeros(), grid.zeros(), None
+        self.lay_out(self.speeds)
+        self.grid.inside(self.u)[:] = initial(case, self.centres())
+        self.kernel = f"stencil wave{(4 if case.order == 4 else 2) * len(self.ends) + 1} float64"
+        self._begin = True
+
+    def lay_out(self, speeds):
+        """Share the cells out by these speeds; the pressure is unset until ``restore``. Collective.
+
+        Parameters
+        ----------
+        speeds : (ranks,) float64 > 0
+        """
+        super().lay_out(speeds)
+        case, grid, centres = self.case, self.grid, self.centres()
+        self.u, self.before, self.spare, self.factors = grid.zeros(), grid.zeros(), None, None
         self.halos = grid.halos(self.u)
         self.c2 = speeds_squared(case, centres)
-        grid.inside(self.u)[:] = initial(case, centres)
-        self.kernel = f"stencil wave{(4 if case.order == 4 else 2) * len(self.ends) + 1} float64"
-        self.factors = None
         if "sponge" in self.ends:
             self.factors = damping(centres, self.ends, case.size[::-1], case.sponge * case.size[0], case.strength)
-        self._begin = True
 
     def work(self):
         """Cells of the whole grid, for each kernel."""
