@@ -199,6 +199,27 @@ def test_openpmd_api_reads_values_and_units(series):
     assert step.meshes["wind"].grid_unit_SI == 1e3
 
 
+@pytest.mark.parametrize("shape", [(6, 5), (3, 4, 5)])
+def test_yt_reads_values_where_they_are(comm, tmp_path, shape):
+    """yt takes a file's axes in their order, whatever they are called: its x is the first of them."""
+    yt = pytest.importorskip("yt")
+    yt.set_log_level(50)
+    mesh = field(shape, 0, 1)
+    file = snapshots.path(tmp_path, "mix", 3)
+    snapshots.write(comm, file, 3, 0.3, 0.1, [], [mesh], unit_time=DAY)
+    read = yt.load(str(file))
+    spacing, corner = np.array(mesh.spacing), np.array(mesh.origin)
+    assert tuple(read.domain_dimensions[: len(shape)]) == shape
+    assert np.allclose(read.domain_left_edge[: len(shape)], corner)
+    assert np.allclose(read.domain_right_edge[: len(shape)], corner + spacing * shape)
+    assert float(read.current_time) == pytest.approx(0.3 * DAY)
+    cells = read.all_data()
+    places = [np.asarray(cells["index", axis].d) for axis in "xyz"[: len(shape)]]
+    index = tuple(np.rint((x - first) / dx - 0.5).astype(int) for x, first, dx in zip(places, corner, spacing))
+    assert len(set(zip(*index))) == np.prod(shape)
+    assert np.array_equal(cells["openPMD", "temperature"].d, mesh.piece.data[index] * mesh.unit_si)
+
+
 def test_particles_without_position_are_refused(comm, tmp_path):
     with pytest.raises(ValueError, match="no position"):
         snapshots.write(comm, tmp_path / "a_1.h5", 1, 0.0, 1.0, [Particles("p", 0, {})])
