@@ -15,9 +15,10 @@ CASES = sorted((ROOT / "sims" / "nbody").glob("*.toml"))
 AU = 149597870.700  # km
 
 
-def run(launch, tmp_path, name, ranks=2):
-    """Run a case whole; returns its diagnostics and all its snapshots in order."""
-    done = launch(ranks, "-m", "brmpi.sims.nbody", ROOT / f"sims/nbody/{name}.toml", "--out", "run", timeout=110)
+def run(launch, tmp_path, name, *more, ranks=2, timeout=110):
+    """Run a case, whole unless more is said; returns its diagnostics and all its snapshots in order."""
+    done = launch(ranks, "-m", "brmpi.sims.nbody", ROOT / f"sims/nbody/{name}.toml", "--out", "run", *more,
+                  timeout=timeout)
     assert done.returncode == 0, done.stderr
     files = sorted((tmp_path / "run/snapshots").iterdir())
     return diagnostics.read(tmp_path / "run/diagnostics.h5"), [snapshots.read(file) for file in files]
@@ -77,3 +78,23 @@ def test_two_galaxies_grow_tails(launch, tmp_path):
     assert np.abs(rows["energy"] / rows["energy"][0] - 1).max() < 3e-3
     spin = rows["angular_momentum_z"]
     assert np.abs(spin / spin[0] - 1).max() < 1e-5
+
+
+LONG = [pytest.mark.soak, pytest.mark.timeout(3600)]
+
+
+@pytest.mark.parametrize(("most", "more"), [(4e-4, ("--set", "n=3000", "--set", "softening=0.05")),
+                                            pytest.param(1e-4, (), marks=LONG)], ids=["few", "whole"])
+def test_a_million_bodies_keep_their_energy(launch, tmp_path, most, more):
+    rows, states = run(launch, tmp_path, "million", *more, timeout=3500)
+    assert states[-1].time == pytest.approx(2.84) and len(states) == 3
+    assert 0 < np.abs(rows["energy"] / rows["energy"][0] - 1).max() < most
+    assert rows["virial_ratio"].min() > 0.95 and rows["virial_ratio"].max() < 1.05
+
+
+@pytest.mark.parametrize(("most", "more"), [(4e-4, ("--set", "n=3000", "--steps", "200")),
+                                            pytest.param(1e-4, (), marks=LONG)], ids=["few", "whole"])
+def test_galaxies_of_many_bodies_keep_their_energy(launch, tmp_path, most, more):
+    rows, _ = run(launch, tmp_path, "collision", *more, timeout=3500)
+    away = np.abs(rows["energy"] / rows["energy"][0] - 1)
+    assert 0 < away[rows["time"] <= 5].max() < most and away.max() < 4e-4
