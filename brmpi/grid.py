@@ -189,7 +189,7 @@ class Grid:
         around = self.periodic[0] and not alone
         return (first > 0 or around), (end < self.shape[0] or around)
 
-    def halos(self, *arrays, needs=None):
+    def halos(self, *arrays, needs=None, moves=None, back=False):
         """The exchange of halos of some arrays. Collective.
 
         Parameters
@@ -198,20 +198,24 @@ class Grid:
         needs : function of a tuple that says for each axis on which side of a block a part of its halo lies (-1, 1, or
             0 where it lies beside or on several), to a list of indices of the arrays' first axis: all that is needed of
             that part. None is everything
+        moves : (n, d) int, of -1, 0 and 1, instead of needs: how what number i of the arrays' first axis says of a cell
+            moves in a step. Cells of the halo are needed of it that come into the block so
+        back : bool, send the halos to the cells that they stand for, rather than fetch them from there
 
         Returns
         -------
         Halo
         """
-        return Halo(self, arrays, next(self._tags), needs)
+        return Halo(self, arrays, next(self._tags), needs, moves, back)
 
-    def wants(self, rank, other):
+    def wants(self, rank, other, move=None):
         """The parts of a block's halo that are another's cells, or through periodic ends its own.
 
         Parameters
         ----------
         rank : int, whose halo
         other : int, whose cells
+        move : sequence of int, for each axis: only the halo that comes into the block so; None is all of it
 
         Returns
         -------
@@ -222,13 +226,17 @@ class Grid:
             return []
         reach = [range(-(-self.halo // n) * -1, -(-self.halo // n) + 1) if wraps else range(1)
                  for n, wraps in zip(self.shape, self.periodic)]
+        if move is None:
+            around = [(first - self.halo, end + self.halo) for first, end in mine]
+        else:
+            around = [(first - by, end - by) for (first, end), by in zip(mine, move)]
         found = []
         for turns in itertools.product(*reach):
             if rank == other and not any(turns):
                 continue
             shift = [turn * n for turn, n in zip(turns, self.shape)]
-            part = tuple((max(first - self.halo, low + by), min(end + self.halo, high + by))
-                         for (first, end), (low, high), by in zip(mine, theirs, shift))
+            part = tuple((max(first, low + by), min(end, high + by))
+                         for (first, end), (low, high), by in zip(around, theirs, shift))
             if _full(part):
                 found.append((part, tuple((first - by, end - by) for (first, end), by in zip(part, shift))))
         return found
@@ -271,20 +279,22 @@ class Halo:
     grid : Grid
     arrays : sequence of arrays as from ``Grid.zeros``
     tag : int, of its messages
-    needs : as for ``Grid.halos``
+    needs, moves, back : as for ``Grid.halos``
     """
 
-    def __init__(self, grid, arrays, tag, needs=None):
+    def __init__(self, grid, arrays, tag, needs=None, moves=None, back=False):
         self.grid, self._alike = grid, [(array.shape, array.dtype) for array in arrays]
-        self._needs = needs
+        self._needs, self._moves = needs, moves
         me = grid.comm.rank
         self._out, self._in, self._requests = [], [], []
-        self._local = list(zip(self._places(me, me, 0), self._places(me, me, 1)))
+        to, of = (1, 0) if back else (0, 1)  # halos, or the cells that they stand for
+        self._local = list(zip(self._places(me, me, to), self._places(me, me, of)))
         for rank in range(grid.comm.size):
             if rank == me:
                 continue
-            for places, views, begin in ((self._places(me, rank, 0), self._in, grid.comm.Recv_init),
-                                         (self._places(rank, me, 1), self._out, grid.comm.Send_init)):
+            halo, cells = self._places(me, rank, 0), self._places(rank, me, 1)
+            for places, views, begin in ((cells if back else halo, self._in, grid.comm.Recv_init),
+                                         (halo if back else cells, self._out, grid.comm.Send_init)):
                 if places:
                     buffer, found = self._buffer(arrays, places)
                     views += found
@@ -293,6 +303,9 @@ class Halo:
     def _places(self, rank, other, which):
         """Where what a rank wants of another is in this rank's arrays: in the halo (0), or among the cells (1)."""
         found = []
+        if self._moves is not None:
+            return [(i, *self.grid.slices(part[which])) for i, move in enumerate(self._moves) if any(move)
+                    for part in self.grid.wants(rank, other, move)]
         for part in self.grid.wants(rank, other):
             place = self.grid.slices(part[which])
             if self._needs is None:
@@ -313,7 +326,7 @@ class Halo:
         return buffer, found
 
     def start(self, *arrays):
-        """Send what others need of these arrays. Cells may change again at once, halos not before ``finish``.
+        """Send what others need of these arrays, which may change again at once, but for what ``finish`` fills.
 
         Parameters
         ----------
@@ -331,11 +344,11 @@ class Halo:
         for request in self._requests:
             request.Start()
         for array in arrays:
-            for halo, cells in self._local:
-                array[halo] = array[cells]
+            for to, of in self._local:
+                array[to] = array[of]
 
     def finish(self, *arrays):
-        """Wait for the halos of these arrays. Collective with ``start`` of the neighbours.
+        """Wait for the halos of these arrays, or the cells. Collective with ``start`` of the neighbours.
 
         Parameters
         ----------

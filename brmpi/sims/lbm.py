@@ -14,6 +14,7 @@ import numpy as np
 from brmpi import case, program
 from brmpi.case import key
 from brmpi.field import Field
+from brmpi.grid import Grid
 from brmpi.kernels import boltzmann
 from brmpi.results.diagnostics import Column
 
@@ -168,14 +169,13 @@ class LBM(Field):
         speeds : (ranks,) float64 > 0
         """
         super().lay_out(speeds)
-        self.f, self.next = self.grid.zeros((self.q,)), self.grid.zeros((self.q,))
-        self.halos = self.grid.halos(self.f, needs=self._arriving)
-        self.solid, self.walls = self._solid()
-
-    def _arriving(self, sides):
-        """Populations that come into a block from a part of its halo."""
+        if self.case.flow == "cylinder":  # the last two cells along x are one rank's: ``leave`` copies from one to the other
+            self.grid = Grid(self.comm, self.grid.shape, 1, self.grid.periodic, speeds, axes=self.d - 1)
+        self.f, self.ahead = self.grid.zeros((self.q,)), False
         c = boltzmann.LATTICES[self.q, self.d].c
-        return [i for i in range(self.q) if all(side in (0, -along) for side, along in zip(sides, c[i]))]
+        self.halos = self.grid.halos(self.f, moves=c)
+        self.back = self.grid.halos(self.f, moves=c, back=True)
+        self.solid, self.walls = self._solid()
 
     def _uniform(self):
         u = np.zeros((self.d, *(1,) * self.d))
@@ -213,25 +213,70 @@ class LBM(Field):
         """Compile the kernels. Not collective."""
         f = boltzmann.equilibrium(np.ones((3,) * self.d), np.zeros((self.d, *(3,) * self.d)))
         solid = None if self.solid is None else np.zeros((3,) * self.d, np.uint8)
-        boltzmann.step(f, f.copy(), self.case.tau, self.magic, self.force, solid, self.walls, backend=self.backend)
+        boltzmann.step_in_place(f, False, self.case.tau, self.magic, self.force, solid, self.walls, backend=self.backend)
         boltzmann.moments(f, self.force, self.backend)
 
-    def fill(self):
-        """Beyond the ends of a flow past something: what comes in, and what goes out as the last cells have it."""
-        if self.case.flow == "cylinder":
-            low, high = self.grid.ends(self.d - 1)
-            if low:
-                self.f[..., :1] = self.inflow
-            if high:
-                self.f[..., -1] = self.f[..., -2]
-
     def step(self):
-        """One step: stream and collide. Collective."""
-        self.overlapped(self.halos, self.f, self.fill, lambda rows: boltzmann.step(
-            self.f, self.next, self.case.tau, self.magic, self.force, self.solid, self.walls, rows, self.backend))
-        self.f, self.next = self.next, self.f
+        """One step: stream and collide. Collective.
+
+        It is done in place (``boltzmann.step_in_place``): after every second step populations lie ahead, and then it is
+        what they left in halos that travels.
+        """
+        if self.ahead:
+            self.overlapped(self.back, self.f, lambda: None, self._homeward)
+        else:
+            # the second time only rows of others: those inside have been replaced by then
+            free, rows = self.grid.free(), self.grid.sides[0]
+            late = [*([0] if free.start > 0 else []), *([-1] if free.stop < rows else [])]
+            parts = iter((slice(None), late))
+            self.overlapped(self.halos, self.f, lambda: self.fill(next(parts)), self._collide)
+        self.ahead = not self.ahead
+
+    def _collide(self, rows):
+        boltzmann.step_in_place(self.f, self.ahead, self.case.tau, self.magic, self.force, self.solid, self.walls, rows,
+                                self.backend)
+
+    def _homeward(self, rows):
+        self.leave(rows)
+        self._collide(rows)
+
+    def fill(self, rows):
+        """Beyond the ends of a flow past something: what comes in, and what goes out as the last cells have it.
+
+        Parameters
+        ----------
+        rows : slice or list, of the array's second axis
+        """
+        if self.case.flow == "cylinder" and all(self.grid.sides):
+            self.f[:, rows, ..., :1] = self.inflow
+            self.f[:, rows, ..., -1] = self.f[:, rows, ..., -2]
+
+    def leave(self, rows):
+        """The same where populations lie ahead: what has come into the first cells and into the last ones.
+
+        Parameters
+        ----------
+        rows : slice, of the block's
+        """
+        if self.case.flow == "cylinder":
+            f = self.f[:, rows.start + 1 : rows.stop + 1]
+            lattice = boltzmann.LATTICES[self.q, self.d]
+            for i, back in enumerate(lattice.opposite):
+                if lattice.c[i, -1] == 1:
+                    f[back, ..., 1] = self.inflow[(i, *(0,) * self.d)]
+                elif lattice.c[i, -1] == -1:
+                    f[back, ..., -2] = f[back, ..., -3]
 
     # ---- output ----------------------------------------------------------------------------------------------------
+
+    def populations(self):
+        """Those that left the collision in each cell, with a halo that nobody reads; to be looked at only.
+
+        Returns
+        -------
+        (q, ...) float64
+        """
+        return boltzmann.home(self.f) if self.ahead else self.f
 
     @property
     def columns(self):
@@ -247,7 +292,7 @@ class LBM(Field):
         -------
         (...) and (d, ...) float64, in the order of axes
         """
-        density, u = boltzmann.moments(self.f, self.force, self.backend)
+        density, u = boltzmann.moments(self.populations(), self.force, self.backend)
         if self.solid is not None:
             solid = self.grid.inside(self.solid) > 0
             density[solid], u[:, solid] = 1, 0
@@ -280,8 +325,11 @@ class LBM(Field):
         return {"meshes": [mesh, replace(mesh, name="velocity", piece=velocity, unit="cells/step")]}
 
     def arrays(self):
-        """The populations: all that a restart needs."""
-        return {"f": self.grid.piece(self.f)}
+        """The populations: all that a restart needs. Those of solid cells are set to rest."""
+        piece = self.grid.piece(self.populations())
+        if self.solid is not None:
+            piece.data[:, self.grid.inside(self.solid) > 0] = boltzmann.LATTICES[self.q, self.d].w[:, None]
+        return {"f": piece}
 
     def restore(self, arrays):
         """Take over a state.
@@ -291,6 +339,7 @@ class LBM(Field):
         arrays : dict, "f" of this rank's block
         """
         self.grid.inside(self.f)[:] = arrays["f"]
+        self.ahead = False
 
     def about(self):
         """What run.json says of the shares, and of the lattice's numbers."""
@@ -308,7 +357,7 @@ class LBM(Field):
         -------
         str
         """
-        return self.updates(steps, seconds, 3 * self.q * 8)
+        return self.updates(steps, seconds, 2 * self.q * 8)
 
 
 if __name__ == "__main__":
