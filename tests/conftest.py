@@ -1,5 +1,6 @@
 """What all tests share: mpirun under a time limit, one verdict for all ranks, quiet ranks."""
 
+import dataclasses
 import io
 import os
 import shutil
@@ -51,6 +52,32 @@ def assert_all(comm):
         assert not failed, "; ".join(failed)
 
     return check
+
+
+@pytest.fixture
+def alone():
+    """A communicator of this rank alone."""
+    from mpi4py import MPI
+
+    return MPI.COMM_SELF
+
+
+def made(kind, comm, backend="numba", **keys):
+    """A simulation from its case's defaults and some keys, which must be possible.
+
+    Parameters
+    ----------
+    kind : class of the simulation
+    comm : communicator
+    backend : str
+    **keys : of its case
+    """
+    from brmpi import mpi
+
+    case = dataclasses.replace(kind.Case(), **keys)
+    problem = case.problem()
+    assert problem is None, problem
+    return kind(case, comm, mpi.Timers(), backend)
 
 
 def environment(**extra):

@@ -1,6 +1,7 @@
 """Heat conduction: modes that decay, orders of convergence, conserved heat, any ranks the same bits, bad input."""
 
 import dataclasses
+import functools
 import importlib.util
 import itertools
 import json
@@ -8,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 
-from brmpi import mpi, speeds
+from brmpi import speeds
 from brmpi.results import snapshots
 from brmpi.sims import heat
 
 ROOT = Path(__file__).parents[1]
+simulation = functools.partial(made, heat.Heat)
 
 
 def lacking():
@@ -22,20 +25,6 @@ def lacking():
 
 PETSC = pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
 SCHEMES = ["explicit", pytest.param("crank-nicolson", marks=PETSC)]
-
-
-def simulation(comm, backend="numba", **keys):
-    case = dataclasses.replace(heat.Case(), **keys)
-    problem = case.problem()
-    assert problem is None, problem
-    return heat.Heat(case, comm, mpi.Timers(), backend)
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
 
 
 def inside(run):

@@ -1,34 +1,22 @@
 """The Ising simulation: exact averages, Onsager's energy, clusters, the same spins on any ranks, restarts."""
 
-import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from brmpi import mpi, speeds
+from brmpi import speeds
 from brmpi.kernels import clusters
 from brmpi.results import diagnostics, snapshots
 from brmpi.sims import ising
 
 ROOT = Path(__file__).parents[1]
+simulation = functools.partial(made, ising.Ising)
 WAYS = ["metropolis", "swendsen-wang"]
-
-
-def simulation(comm, backend="numba", **keys):
-    case = dataclasses.replace(ising.Case(), **keys)
-    problem = case.problem()
-    assert problem is None, problem
-    return ising.Ising(case, comm, mpi.Timers(), backend)
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
 
 
 @settings(max_examples=60, deadline=None)

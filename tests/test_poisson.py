@@ -1,17 +1,18 @@
 """Poisson's equation: known solutions at second order, any ranks within the tolerance, what PETSc lacks is told."""
 
-import dataclasses
+import functools
 import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 
-from brmpi import mpi
 from brmpi.errors import BadInput
 from brmpi.sims import poisson
 
 ROOT = Path(__file__).parents[1]
+simulation = functools.partial(made, poisson.Poisson)
 
 
 def lacking():
@@ -19,19 +20,6 @@ def lacking():
 
 
 PETSC = pytest.mark.skipif(bool(lacking()), reason=lacking() or "-")
-
-
-def simulation(comm, **keys):
-    case = dataclasses.replace(poisson.Case(), **keys)
-    assert case.problem() is None, case.problem()
-    return poisson.Poisson(case, comm, mpi.Timers(), "numba")
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
 
 
 @PETSC

@@ -1,12 +1,13 @@
 """Shallow water: dam breaks, a lake at rest, a bowl, waves, friction: exact solutions; any ranks the same bits."""
 
-import dataclasses
+import functools
 import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 
 from brmpi import case, mpi, speeds
 from brmpi.errors import BadInput, Fault
@@ -15,21 +16,8 @@ from brmpi.results import diagnostics, snapshots
 from brmpi.sims import shallow
 
 ROOT = Path(__file__).parents[1]
+simulation = functools.partial(made, shallow.Shallow)
 G = 9.81
-
-
-def simulation(comm, backend="numba", **keys):
-    made = dataclasses.replace(shallow.Case(), **keys)
-    problem = made.problem()
-    assert problem is None, problem
-    return shallow.Shallow(made, comm, mpi.Timers(), backend)
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
 
 
 def inside(run):

@@ -1,30 +1,18 @@
 """Acoustic waves: the dispersion relation, orders of convergence, energy, sponges, the same bits on any ranks."""
 
-import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 
-from brmpi import mpi, speeds
+from brmpi import speeds
 from brmpi.results import diagnostics, snapshots
 from brmpi.sims import wave
 
 ROOT = Path(__file__).parents[1]
-
-
-def simulation(comm, backend="numba", **keys):
-    case = dataclasses.replace(wave.Case(), **keys)
-    problem = case.problem()
-    assert problem is None, problem
-    return wave.Wave(case, comm, mpi.Timers(), backend)
-
-
-@pytest.fixture
-def alone():
-    from mpi4py import MPI
-
-    return MPI.COMM_SELF
+simulation = functools.partial(made, wave.Wave)
 
 
 def inside(run):
