@@ -52,7 +52,7 @@ def loops(backend):
 
     Returns
     -------
-    module with ``keys``, ``sort``, ``forest``, ``skips``, ``groups``, ``moments``, ``essential``
+    module with ``keys``, ``sort``, ``forest``, ``skips``, ``groups``, ``moments``, ``opened``, ``essential``
     """
     choice.check(backend)
     if (choice.without_measurement("tree") if backend == "auto" else backend) == "numpy":
@@ -301,11 +301,12 @@ def opened(row, held, lx, ly, lz, hx, hy, hz, theta):
     return row[SIZE] >= d or 0 < held <= DIRECT
 
 
-def essential(first, last, skip, rows, whole, others, theta):
+def essential(opened, first, last, skip, rows, whole, others, theta):
     """What of a tree is needed for the bodies in some boxes.
 
     Parameters
     ----------
+    opened : the function above, compiled or not
     first, last, skip, rows : the tree
     whole : (6,) float64, a box around all boxes
     others : (k, 6) float64, boxes
@@ -319,13 +320,9 @@ def essential(first, last, skip, rows, whole, others, theta):
     nodes, open = np.empty(first.size, np.int64), np.empty(first.size, np.bool_)
     count, i = 0, 0
     while i < first.size and others.shape[0]:
-        row, held = rows[i], last[i] - first[i]
-        b = whole
-        found = opened(row, held, b[0], b[1], b[2], b[3], b[4], b[5], theta)
-        if found:
-            found = False
-            for k in range(others.shape[0]):
-                b = others[k]
+        row, held, found = rows[i], last[i] - first[i], False
+        if opened(row, held, whole[0], whole[1], whole[2], whole[3], whole[4], whole[5], theta):
+            for b in others:
                 if opened(row, held, b[0], b[1], b[2], b[3], b[4], b[5], theta):
                     found = True
                     break

@@ -24,6 +24,7 @@ skips = exactly(tree.skips)
 groups = exactly(tree.groups)
 moments = exactly(tree.moments)
 opened = njit(error_model="numpy", inline="always")(tree.opened)
+essential = exactly(tree.essential)
 
 
 @exactly
@@ -81,41 +82,6 @@ def sort(key):
         places, other_places = other_places, places
         values, other_values = other_values, values
     return places
-
-
-@exactly
-def essential(first, last, skip, rows, whole, others, theta):
-    """As ``tree.essential``.
-
-    Parameters
-    ----------
-    first, last, skip, rows : the tree
-    whole : (6,) float64
-    others : (k, 6) float64
-    theta : float
-
-    Returns
-    -------
-    nodes : int64
-    open : bool
-    """
-    nodes, open = np.empty(first.size, np.int64), np.empty(first.size, np.bool_)
-    count, i = 0, 0
-    while i < first.size and others.shape[0]:
-        row, held = rows[i], last[i] - first[i]
-        b = whole
-        found = opened(row, held, b[0], b[1], b[2], b[3], b[4], b[5], theta)
-        if found:
-            found = False
-            for k in range(others.shape[0]):
-                b = others[k]
-                if opened(row, held, b[0], b[1], b[2], b[3], b[4], b[5], theta):
-                    found = True
-                    break
-        nodes[count], open[count] = i, found
-        count += 1
-        i = i + 1 if found else skip[i]
-    return nodes[:count].copy(), open[:count].copy()
 
 
 @compiled
