@@ -334,8 +334,8 @@ class Tree:
         bodies : (b, 4) float64, those of its opened leaves
         """
         whole = np.concatenate([boxes[:, :3].min(axis=0), boxes[:, 3:].max(axis=0)]) if len(boxes) else np.zeros(6)
-        nodes, opened = self.loops.essential(self.loops.opened, self.first, self.last, self.skip, self.rows, whole, boxes,
-                                             theta)
+        nodes, opened = self.loops.essential(
+            self.loops.opened, self.first, self.last, self.skip, self.rows, whole, boxes, theta)
         held = np.where(opened, self.last[nodes] - self.first[nodes], 0)
         parcel = np.empty((nodes.size, NODE))
         parcel[:, : tree.COLUMNS] = self.rows[nodes]
