@@ -93,6 +93,7 @@ def test_every_run_has_a_case_a_size_and_a_name_for_the_table():
         assert set(run.ranks) <= {1, 2} and {count for _, count in run.peers} <= set(run.ranks)
         assert {peer for peer, _ in run.peers} <= set(peers.NAMES)
     assert {name for name, run in sims.RUNS.items() if run.case.problem()} == set()
+    assert [sims.RUNS[f"lbm d{d}q{q}"].moved for d, q in ((2, 9), (3, 19))] == [2 * 9 * 8, 2 * 19 * 8]  # in place
     assert sims.RUNS["md melt"].size == (32000, 32000) and sims.RUNS["nbody direct"].size == (16384, 16384**2)
     assert sims.RUNS["nbody tree mixed"].size == (10**6, 10**6)
 

@@ -17,7 +17,7 @@ from pystencils import CreateKernelConfig, Target, create_data_handling, create_
 from pystencils.jit import CpuJit
 from pystencils.jit.cpu.compiler_info import CompilerInfo
 
-SPEED, TAU, SECONDS = 0.05, 0.65, 1.5
+SPEED, TAU, SECONDS, LEAST = 0.01, 0.65, 1.5, 40
 
 threads, side = map(int, sys.argv[1:])
 cache = Path(sys.prefix, "kernels")
@@ -72,7 +72,7 @@ def fastest():
 
 steps(2)
 before, done, start = fastest(), 0, time.perf_counter()
-while time.perf_counter() - start < SECONDS:
+while time.perf_counter() - start < SECONDS or done < LEAST:
     steps(5)
     done += 5
 rate = done * side**3 / (time.perf_counter() - start)
