@@ -339,7 +339,8 @@ def test_the_loop_computes_in_vectors(kind, loop):
     from brmpi.kernels.compiled import LOOP
 
     real = (float64 if kind == "double" else float32)[::1]
-    code = njit((real, int64[::1], real, int64[::1], int64, real), **LOOP)(getattr(boltzmann_numba, loop).py_func)
+    types = (real, int64[::1], real, int64[::1], int64, int64, real)
+    code = njit(types, **LOOP)(getattr(boltzmann_numba, loop).py_func)
     assert re.search(rf"fdiv <\d+ x {kind}>", next(iter(code.inspect_llvm().values())))
 
 

@@ -149,7 +149,8 @@ def test_any_ranks_and_shares_give_the_same_bits(comm, assert_all, monkeypatch, 
 @pytest.mark.mpi
 @pytest.mark.parametrize("keys", [
     {"flow": "cavity", "cells": (19, 23)}, {"flow": "vortex", "cells": (7, 8, 9)},
-    {"flow": "cylinder", "cells": (60, 40), "diameter": 8.0}, {"flow": "cylinder", "cells": (9, 12, 5), "diameter": 3.0},
+    {"flow": "cylinder", "cells": (60, 40), "diameter": 8.0},
+    {"flow": "cylinder", "cells": (9, 12, 5), "diameter": 3.0}, {"flow": "channel", "cells": (5, 30)},
 ], ids=str)
 @pytest.mark.parametrize("stop", [3, 4])
 def test_a_run_goes_on_from_any_step_in_other_shares(comm, assert_all, keys, stop):

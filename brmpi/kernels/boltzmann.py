@@ -276,7 +276,8 @@ class _Constants(NamedTuple):
 def _constants(lattice, even, odd, force, dtype):
     k, along = 1 - even / 2, 3 * lattice.c[1::2] @ force
     w = [lattice.w[0], lattice.w[1], lattice.w[-1]]
-    values = (even, odd, even / 2, (1 - even) / 2, (1 - odd) / 2, w, 3, 1 / 6, force / 2, k * force, k * along, (1 - odd / 2) * along)
+    values = (even, odd, even / 2, (1 - even) / 2, (1 - odd) / 2, w, 3, 1 / 6, force / 2, k * force, k * along,
+              (1 - odd / 2) * along)
     return _Constants(*(np.asarray(value, dtype) for value in values))
 
 

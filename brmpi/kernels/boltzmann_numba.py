@@ -40,16 +40,16 @@ def relaxed(total, skew, w, along, even_along, odd_along, rest, bend, drift, kee
 
 
 @strict
-def d2q9(f, start, out, begin, n, k):
+def d2q9(f, start, out, begin, first, last, k):
     """Collide a row of cells.
 
     Parameters
     ----------
     f : (…) float, one-dimensional
-    start : (9,) int64, where each population of the first cell is in f
+    start : (9,) int64, where in f each population of cell number 0 is
     out : (…) float, one-dimensional; may be f, where no cell is written that another one of the row reads
     begin : (9,) int64, where it goes in out
-    n : int, cells
+    first, last : int, numbers of the first cell and of that behind the last
     k : (22,) float, ``_Constants`` one after the other
     """
     one = f.dtype.type(1)
@@ -57,7 +57,7 @@ def d2q9(f, start, out, begin, n, k):
     hx, hy, fx, fy = k[10], k[11], k[12], k[13]
     e1, e2, e3, e4 = k[14], k[15], k[16], k[17]
     o1, o2, o3, o4 = k[18], k[19], k[20], k[21]
-    for x in range(n):
+    for x in range(first, last):
         f0 = load(f, load(start, 0) + x)
         a, b = load(f, load(start, 1) + x), load(f, load(start, 2) + x)
         s1, d1 = a + b, a - b
@@ -89,12 +89,12 @@ def d2q9(f, start, out, begin, n, k):
 
 
 @strict
-def d3q19(f, start, out, begin, n, k):
+def d3q19(f, start, out, begin, first, last, k):
     """Collide a row of cells.
 
     Parameters
     ----------
-    f, start, out, begin, n : as in ``d2q9``, with 19 populations
+    f, start, out, begin, first, last : as in ``d2q9``, with 19 populations
     k : (34,) float, ``_Constants`` one after the other
     """
     one = f.dtype.type(1)
@@ -102,7 +102,7 @@ def d3q19(f, start, out, begin, n, k):
     hx, hy, hz, fx, fy, fz = k[10], k[11], k[12], k[13], k[14], k[15]
     e1, e2, e3, e4, e5, e6, e7, e8, e9 = k[16], k[17], k[18], k[19], k[20], k[21], k[22], k[23], k[24]
     o1, o2, o3, o4, o5, o6, o7, o8, o9 = k[25], k[26], k[27], k[28], k[29], k[30], k[31], k[32], k[33]
-    for x in range(n):
+    for x in range(first, last):
         f0 = load(f, load(start, 0) + x)
         a, b = load(f, load(start, 1) + x), load(f, load(start, 2) + x)
         s1, d1 = a + b, a - b
@@ -183,41 +183,43 @@ def near_wall(solid, z, y, x, n):
 
 
 @strict
-def gather(f, start, bounce, solid, source, table, n, buffer):
+def gather(f, start, bounce, solid, source, table, first, last, buffer):
     """Collect what arrives in a row of cells; from a solid cell, what bounces back.
 
     Parameters
     ----------
     f : (…) float, one-dimensional
-    start, bounce : (q,) int64, where in f each population of the first cell is, and where it is after a bounce
+    start, bounce : (q,) int64, where in f each population of cell number 0 is, and where it is after a bounce
     solid : (…) uint8, one-dimensional
     source : (q,) int64, where in solid the cell is that it comes from
     table : (q, 256) float
-    n : int, cells
+    first, last : int, as in ``d2q9``
     buffer : (q, BLOCK) float
     """
     for i in range(len(start)):
-        arrives, back = f[start[i] : start[i] + n], f[bounce[i] : bounce[i] + n]
-        wall, row, gain = solid[source[i] : source[i] + n], buffer[i], table[i]
-        for j in range(n):
+        arrives, back = f[start[i] + first : start[i] + last], f[bounce[i] + first : bounce[i] + last]
+        wall, row, gain = solid[source[i] + first : source[i] + last], buffer[i], table[i]
+        for j in range(last - first):
             bounced = back[j] + gain[wall[j]]
             row[j] = bounced if wall[j] != 0 else arrives[j]
 
 
 @strict
-def scatter(buffer, f, wall, out, begin, n):
+def scatter(buffer, f, solid, out, begin, first, last):
     """Put a row of cells where it goes; solid ones keep what they have.
 
     Parameters
     ----------
     buffer : (q, BLOCK) float
     f : (…) float, one-dimensional, which has the populations of solid cells at the same places as out
-    wall : (n,) uint8, of these cells
-    out, begin, n : as in ``d2q9``
+    solid : (…) uint8, one-dimensional
+    out, begin, first, last : as in ``d2q9``
     """
+    wall = solid[first:last]
     for i in range(len(begin)):
-        row, had, now = buffer[i], f[begin[i] : begin[i] + n], out[begin[i] : begin[i] + n]
-        for j in range(n):
+        place = slice(begin[i] + first, begin[i] + last)
+        row, had, now = buffer[i], f[place], out[place]
+        for j in range(last - first):
             now[j] = row[j] if wall[j] == 0 else had[j]
 
 
@@ -290,36 +292,37 @@ def flow(f, out, c, k, solid, walled, table, first, last, in_place, ahead):
     gathered = BLOCK * np.arange(q)
     flat, flat_out, flat_buffer, flat_solid = f.ravel(), out.ravel(), buffer.ravel(), solid.ravel()
     margin = 0 if q == 9 else 1
+    for i in range(q):  # of the cell at the origin
+        source[i] = -(c[i, 0] * height + c[i, 1]) * width - c[i, 2]
+        there, own = i * size + source[i], opposite(i) * size
+        start[i], bounce[i] = (own, there) if ahead else (there, own)
+    for i in range(q):
+        begin[i] = start[opposite(i)] if in_place else i * size
     for z in range(first + 1, last + 1):
         for y in range(margin, height - margin):
+            row = (z * height + y) * width
             for x in range(1, width - 1, BLOCK):
-                n, here = min(BLOCK, width - 1 - x), (z * height + y) * width + x
-                for i in range(q):
-                    source[i] = here - (c[i, 0] * height + c[i, 1]) * width - c[i, 2]
-                    there, own = i * size + source[i], opposite(i) * size + here
-                    start[i], bounce[i] = (own, there) if ahead else (there, own)
-                for i in range(q):
-                    begin[i] = start[opposite(i)] if in_place else i * size + here
+                n, here = min(BLOCK, width - 1 - x), row + x
                 if walled and near_wall(solid, z, y, x, n):
-                    gather(flat, start, bounce, flat_solid, source, table, n, buffer)
-                    collide(flat_buffer, gathered, flat_buffer, gathered, n, k)
-                    scatter(buffer, flat, flat_solid[here : here + n], flat_out, begin, n)
+                    gather(flat, start, bounce, flat_solid, source, table, here, here + n, buffer)
+                    collide(flat_buffer, gathered, flat_buffer, gathered, 0, n, k)
+                    scatter(buffer, flat, flat_solid, flat_out, begin, here, here + n)
                 else:
-                    collide(flat, start, flat_out, begin, n, k)
+                    collide(flat, start, flat_out, begin, here, here + n, k)
 
 
 @strict
-def collide(f, start, out, begin, n, k):
+def collide(f, start, out, begin, first, last, k):
     """Collide a row of cells on either lattice.
 
     Parameters
     ----------
-    f, start, out, begin, n, k : as in ``d2q9`` or ``d3q19``
+    f, start, out, begin, first, last, k : as in ``d2q9`` or ``d3q19``
     """
     if len(start) == 9:
-        d2q9(f, start, out, begin, n, k)
+        d2q9(f, start, out, begin, first, last, k)
     else:
-        d3q19(f, start, out, begin, n, k)
+        d3q19(f, start, out, begin, first, last, k)
 
 
 @strict

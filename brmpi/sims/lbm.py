@@ -169,7 +169,7 @@ class LBM(Field):
         speeds : (ranks,) float64 > 0
         """
         super().lay_out(speeds)
-        if self.case.flow == "cylinder":  # the last two cells along x are one rank's: ``leave`` copies from one to the other
+        if self.case.flow == "cylinder":  # not cut along x: ``leave`` copies from one cell to the next
             self.grid = Grid(self.comm, self.grid.shape, 1, self.grid.periodic, speeds, axes=self.d - 1)
         self.f, self.ahead = self.grid.zeros((self.q,)), False
         c = boltzmann.LATTICES[self.q, self.d].c
@@ -213,7 +213,8 @@ class LBM(Field):
         """Compile the kernels. Not collective."""
         f = boltzmann.equilibrium(np.ones((3,) * self.d), np.zeros((self.d, *(3,) * self.d)))
         solid = None if self.solid is None else np.zeros((3,) * self.d, np.uint8)
-        boltzmann.step_in_place(f, False, self.case.tau, self.magic, self.force, solid, self.walls, backend=self.backend)
+        boltzmann.step_in_place(f, False, self.case.tau, self.magic, self.force, solid, self.walls,
+                                backend=self.backend)
         boltzmann.moments(f, self.force, self.backend)
 
     def step(self):
