@@ -189,16 +189,13 @@ class Grid:
         around = self.periodic[0] and not alone
         return (first > 0 or around), (end < self.shape[0] or around)
 
-    def halos(self, *arrays, needs=None, moves=None, back=False):
+    def halos(self, *arrays, moves=None, back=False):
         """The exchange of halos of some arrays. Collective.
 
         Parameters
         ----------
         *arrays : as from ``zeros``; others of the same shapes and dtypes can be exchanged, too
-        needs : function of a tuple that says for each axis on which side of a block a part of its halo lies (-1, 1, or
-            0 where it lies beside or on several), to a list of indices of the arrays' first axis: all that is needed of
-            that part. None is everything
-        moves : (n, d) int, of -1, 0 and 1, instead of needs: how what number i of the arrays' first axis says of a cell
+        moves : (n, d) int, of -1, 0 and 1: how what number i of the arrays' first axis says of a cell
             moves in a step. Cells of the halo are needed of it that come into the block so
         back : bool, send the halos to the cells that they stand for, rather than fetch them from there
 
@@ -206,7 +203,7 @@ class Grid:
         -------
         Halo
         """
-        return Halo(self, arrays, next(self._tags), needs, moves, back)
+        return Halo(self, arrays, next(self._tags), moves, back)
 
     def wants(self, rank, other, move=None):
         """The parts of a block's halo that are another's cells, or through periodic ends its own.
@@ -241,21 +238,6 @@ class Grid:
                 found.append((part, tuple((first - by, end - by) for (first, end), by in zip(part, shift))))
         return found
 
-    def sides_of(self, rank, part):
-        """On which side of a block a part of its halo lies, for each axis.
-
-        Parameters
-        ----------
-        rank : int, whose block
-        part : tuple of (first, end), as from ``wants``
-
-        Returns
-        -------
-        tuple of -1, 1, or 0 where it lies beside the block, or on several sides
-        """
-        return tuple(-1 if end <= first else 1 if low >= last else 0
-                     for (low, end), (first, last) in zip(part, self.boxes[rank]))
-
     def slices(self, box):
         """Where a box of global indices is in this block's arrays.
 
@@ -279,12 +261,12 @@ class Halo:
     grid : Grid
     arrays : sequence of arrays as from ``Grid.zeros``
     tag : int, of its messages
-    needs, moves, back : as for ``Grid.halos``
+    moves, back : as for ``Grid.halos``
     """
 
-    def __init__(self, grid, arrays, tag, needs=None, moves=None, back=False):
+    def __init__(self, grid, arrays, tag, moves=None, back=False):
         self.grid, self._alike = grid, [(array.shape, array.dtype) for array in arrays]
-        self._needs, self._moves = needs, moves
+        self._moves = moves
         me = grid.comm.rank
         self._out, self._in, self._requests = [], [], []
         to, of = (1, 0) if back else (0, 1)  # halos, or the cells that they stand for
@@ -302,17 +284,10 @@ class Halo:
 
     def _places(self, rank, other, which):
         """Where what a rank wants of another is in this rank's arrays: in the halo (0), or among the cells (1)."""
-        found = []
-        if self._moves is not None:
-            return [(i, *self.grid.slices(part[which])) for i, move in enumerate(self._moves) if any(move)
-                    for part in self.grid.wants(rank, other, move)]
-        for part in self.grid.wants(rank, other):
-            place = self.grid.slices(part[which])
-            if self._needs is None:
-                found.append((Ellipsis, *place))
-            elif chosen := list(self._needs(self.grid.sides_of(rank, part[0]))):
-                found.append((chosen, *place))
-        return found
+        if self._moves is None:
+            return [(..., *self.grid.slices(part[which])) for part in self.grid.wants(rank, other)]
+        return [(i, *self.grid.slices(part[which])) for i, move in enumerate(self._moves) if any(move)
+                for part in self.grid.wants(rank, other, move)]
 
     def _buffer(self, arrays, places):
         """A buffer for some places of all arrays, and a view of it for each: (number of the array, place, view)."""

@@ -153,19 +153,39 @@ def test_halos_on_eight_ranks(launch):
 @pytest.mark.mpi
 @pytest.mark.parametrize("axes", [1, 2])
 @pytest.mark.parametrize("periodic", [True, False])
-def test_only_what_is_needed_of_a_part_of_the_halo(comm, assert_all, axes, periodic):
-    """Number 0 everywhere, 1 where it lies above or beside, 2 where it lies to the right or beside."""
-    def needs(sides):
-        return [0, *([1] if sides[0] >= 0 else []), *([2] if sides[1] >= 0 else [])]
-
+def test_only_what_comes_into_the_block(comm, assert_all, axes, periodic):
+    """Number 0 stays where it is, 1 comes from above, 2 from the right, 3 from below on the left."""
     here = grid.Grid(comm, (12, 10), 1, periodic, None, axes)
-    array, full = filled(here, (3,)), expected(here, (3,))
-    here.halos(array, needs=needs)(array)
-    inner = slice(1, -1)
-    assert_all(np.array_equal(array[0], full[0], equal_nan=True), "all")
-    assert_all(np.array_equal(array[1, -1, inner], full[1, -1, inner], equal_nan=True), "above")
-    assert_all(np.array_equal(array[2, inner, -1], full[2, inner, -1], equal_nan=True), "right")
-    assert_all(np.isnan(array[1, 0, inner]).all() and np.isnan(array[2, inner, 0]).all(), "not needed")
+    array, full = filled(here, (4,)), expected(here, (4,))
+    here.halos(array, moves=((0, 0), (-1, 0), (0, -1), (1, 1)))(array)
+    inner, first = slice(1, -1), slice(0, -2)
+
+    def _same(number, *place):
+        assert_all(np.array_equal(array[(number, *place)], full[(number, *place)], equal_nan=True), number)
+
+    _same(1, -1, inner)
+    _same(2, inner, -1)
+    _same(3, 0, first)
+    _same(3, first, 0)
+    assert_all(np.isnan(array[0, 0]).all() and np.isnan(array[0, :, -1]).all(), "nobody asked for it")
+    assert_all(np.isnan(array[1, 0]).all() and np.isnan(array[2, :, 0]).all(), "it moves the other way")
+    assert_all(np.isnan(array[3, -1]).all() and np.isnan(array[3, :, -1]).all(), "it moves the other way")
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("periodic", [True, False])
+def test_halos_go_back_to_the_cells_that_they_stand_for(comm, assert_all, periodic):
+    here = grid.Grid(comm, (12, 10), 1, periodic, None, 1)
+    array = here.zeros((1,))
+    array[...] = np.nan
+    here.inside(array)[...] = -1
+    first = here.box[0][0]
+    array[0, 0, 1:-1] = 1000 + first  # what moved downwards out of this block
+    here.halos(array, moves=((1, 0),), back=True)(array)
+    other = next((box[0][0] for box in here.boxes if box[0][0] == here.box[0][1]), 0 if periodic else None)
+    top = here.inside(array)[0, -1]
+    assert_all((top == (-1 if other is None else 1000 + other)).all(), f"{top} {other}")
+    assert_all((here.inside(array)[0, :-1] == -1).all())
 
 
 @pytest.mark.mpi
