@@ -137,11 +137,11 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
     journal.ran()
     mpi.on_root(comm, journal.end, "done" if done else "stopped", step, table, time.monotonic() - began)
     if comm.rank == 0 and not quiet:
-        mpi.say(_report(program, journal.path, done, step, step - first, seconds, table))
+        mpi.say(_report(program, journal.path, done, step, step - first, seconds, table, balance.changes))
     return 0 if done else STOPPED
 
 
-def _report(program, path, done, step, steps, seconds, table):
+def _report(program, path, done, step, steps, seconds, table, changes):
     """What a person reads at the end."""
     width = max(map(len, table))
     whole = sum(row["mean"] for row in table.values()) or 1
@@ -150,6 +150,8 @@ def _report(program, path, done, step, steps, seconds, table):
     rate = f", {program.rate(steps, seconds)}" if steps and seconds else ""
     spent = clock(seconds) if seconds >= 60 else f"{seconds:.2f} s"
     path = shlex.quote(str(path))
+    if changes:
+        rows += f"\nshared out anew after step {', '.join(str(change['step']) for change in changes)}: ranks were not alike"
     ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
     if done:
         follow = f"see it: brmpi show {path}; brmpi plot {path}"
