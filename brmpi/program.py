@@ -151,7 +151,8 @@ def _report(program, path, done, step, steps, seconds, table, changes):
     spent = clock(seconds) if seconds >= 60 else f"{seconds:.2f} s"
     path = shlex.quote(str(path))
     if changes:
-        rows += f"\nshared out anew after step {', '.join(str(change['step']) for change in changes)}: ranks were not alike"
+        told = ", ".join(str(change["step"]) for change in changes)
+        rows += f"\nshared out anew, as ranks were not alike, after step {told}"
     ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
     if done:
         follow = f"see it: brmpi show {path}; brmpi plot {path}"
