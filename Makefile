@@ -47,7 +47,7 @@ nbody: install  ## the solar system over 20 years on this cluster, and a plot of
 	brmpi plot
 
 test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
-	@python -m pytest -n 2 --dist loadfile -m "not mpi and not soak" --ignore=tests/lab
+	@python -m pytest -n 2 --dist worksteal -m "not mpi and not soak" --ignore=tests/lab
 	python -m pytest -m "not mpi and not soak" tests/lab
 	for ranks in 1 2 3; do
 	  echo "with $$ranks ranks:"
