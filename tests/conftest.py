@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 ROOT = Path(__file__).parent.parent
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")  # other tests may run beside one
 SIZE = int(os.environ.get("OMPI_COMM_WORLD_SIZE", 1))
 RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", 0))
 
