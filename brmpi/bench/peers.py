@@ -55,7 +55,9 @@ def said(command, cpus, threads=1):
     Fault : it failed
     """
     own = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    own |= {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads), "OMP_PROC_BIND": "true"}
+    own |= {"OMP_NUM_THREADS": str(threads), "NUMBA_NUM_THREADS": str(threads)}
+    if threads > 1:  # else all ranks of a job would be bound to the first of the cores
+        own["OMP_PROC_BIND"] = "true"
     command = ["taskset", "-c", ",".join(map(str, cpus)), str(HOME.absolute() / "bin" / command[0]),
                *map(str, command[1:])]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=own)
