@@ -1,0 +1,1 @@
+"""Dense linear algebra on matrices shared out over ranks."""
