@@ -182,12 +182,13 @@ def grid_of(written, ranks):
     return p, q
 
 
-def seconds_of(written):
+def seconds_of(written, key="--time-budget"):
     """A time as a person writes it: ``90``, ``90s``, ``5m``, ``1.5h``.
 
     Parameters
     ----------
     written : str
+    key : str, the option that it was given to
 
     Returns
     -------
@@ -200,7 +201,7 @@ def seconds_of(written):
     match = re.fullmatch(r"(\d+\.?\d*|\.\d+)\s*([smh]?)", written.strip(), re.ASCII)
     found = float(match[1]) * UNITS[match[2]] if match else 0.0
     if not 0 < found <= 3.6e6:
-        raise BadInput(f"--time-budget = {written!r}: must be a time > 0 and at most 1000h, such as 90s, 5m or 1h")
+        raise BadInput(f"{key} = {written!r}: must be a time > 0 and at most 1000h, such as 90s, 5m or 1h")
     return found
 
 
