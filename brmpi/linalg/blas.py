@@ -6,7 +6,8 @@ Matrices are arrays of two dimensions one of which is contiguous, in either orde
 """
 
 import ctypes
-from ctypes import byref, c_char, c_int, c_void_p
+from ctypes import byref, c_char, c_double, c_float, c_int, c_void_p
+from functools import lru_cache
 
 import numpy as np
 from scipy.linalg import cython_blas, cython_lapack
@@ -18,7 +19,30 @@ _name.restype, _name.argtypes = ctypes.c_char_p, [ctypes.py_object]
 _address = ctypes.pythonapi.PyCapsule_GetPointer
 _address.restype, _address.argtypes = c_void_p, [ctypes.py_object, ctypes.c_char_p]
 _known = {}
-_CHARS = {letter: c_char(letter.encode()) for letter in "NTCLRUFSBAGVIE"}
+_CHARS = {letter: byref(c_char(letter.encode())) for letter in "NTCLRUFSBAGVIE"}
+_REALS = {"f": c_float, "d": c_double, "F": c_float, "D": c_double}
+
+
+def _struct(array):
+    """Address of an array's data from its structure: a fifth of the time that ``ctypes.data`` takes."""
+    return c_void_p.from_address(id(array) + _HEAD)
+
+
+def _told(array):
+    return c_void_p(array.ctypes.data)
+
+
+# The pointer to the data follows the head of every Python object; if it does not in some build, NumPy is asked.
+_HEAD = object.__basicsize__
+_pointer = _struct if all(_struct(one).value == one.ctypes.data for one in (np.ones(3), np.ones((4, 4))[1:, 1:])) \
+    else _told
+
+
+@lru_cache(maxsize=64)
+def _scalar(value, letter):
+    """A number of one type as BLAS is given it."""
+    real = _REALS[letter]
+    return byref((real * 2)(value.real, value.imag) if letter.isupper() else real(value))
 
 
 def routine(name, dtype, library=cython_blas):
@@ -34,11 +58,12 @@ def routine(name, dtype, library=cython_blas):
     -------
     callable that takes addresses, as Fortran does
     """
-    key = library, name, np.dtype(dtype).char
-    if key not in _known:
-        capsule = library.__pyx_capi__[LETTERS[key[2]] + name]
-        _known[key] = ctypes.CFUNCTYPE(None)(_address(capsule, _name(capsule)))
-    return _known[key]
+    key = library, name, dtype
+    found = _known.get(key)
+    if found is None:
+        capsule = library.__pyx_capi__[LETTERS[np.dtype(dtype).char] + name]
+        found = _known[key] = ctypes.CFUNCTYPE(None)(_address(capsule, _name(capsule)))
+    return found
 
 
 def call(function, *arguments):
@@ -52,11 +77,11 @@ def call(function, *arguments):
     passed = []
     for argument in arguments:
         if isinstance(argument, str):
-            passed.append(byref(_CHARS[argument]))
+            passed.append(_CHARS[argument])
         elif isinstance(argument, int):
             passed.append(byref(c_int(argument)))
         elif isinstance(argument, np.ndarray):
-            passed.append(c_void_p(argument.ctypes.data))
+            passed.append(_pointer(argument))
         else:
             passed.append(byref(argument))
     function(*passed)
@@ -77,7 +102,9 @@ def _held(a):
     """(is it row by row?, leading dimension) of an array of two dimensions."""
     (rows, cols), size = a.shape, a.itemsize
     across, along = a.strides
-    if not a.size:
+    if along == size and rows > 1 < cols and across >= cols * size and not across % size:
+        return True, across // size  # nearly always
+    if not (rows and cols):
         return True, max(rows, cols, 1)
     if cols <= 1 or along == size:
         ld = across // size if rows > 1 else max(cols, 1)
@@ -93,7 +120,7 @@ def _held(a):
 def _operand(a, op, transposed):
     """(letter, array, leading dimension) that make BLAS see op(a), or its transpose where that is asked for."""
     rowwise, ld = _held(a)
-    if op == "C" and not np.iscomplexobj(a):
+    if op == "C" and a.dtype.kind != "c":
         op = "T"
     if rowwise is transposed:  # BLAS sees a as it is, or its transpose where that is wanted
         return op, a, ld
@@ -121,8 +148,10 @@ def gemm(alpha, a, b, beta, c, ta="N", tb="N"):
         m, n, a, b, ta, tb = n, m, b, a, tb, ta
     la, a, lda = _operand(a, ta, rowwise)
     lb, b, ldb = _operand(b, tb, rowwise)
-    both = np.array([alpha, beta], dtype=c.dtype)
-    call(routine("gemm", c.dtype), la, lb, m, n, k, both, a, max(lda, 1), b, max(ldb, 1), both[1:], c, max(ldc, 1))
+    kind = c.dtype.char
+    routine("gemm", kind)(_CHARS[la], _CHARS[lb], byref(c_int(m)), byref(c_int(n)), byref(c_int(k)),
+                          _scalar(alpha, kind), _pointer(a), byref(c_int(max(lda, 1))), _pointer(b),
+                          byref(c_int(max(ldb, 1))), _scalar(beta, kind), _pointer(c), byref(c_int(max(ldc, 1))))
 
 
 def trsm(side, uplo, ta, diag, alpha, a, b):
@@ -160,5 +189,7 @@ def _triangular(name, side, uplo, ta, diag, alpha, a, b):
         uplo = "U" if uplo == "L" else "L"
     if rowwise:
         m, n, side = n, m, "R" if side == "L" else "L"
-    call(routine(name, b.dtype), side, uplo, letter, diag, m, n, np.array([alpha], dtype=b.dtype), held, max(lda, 1), b,
-         max(ldb, 1))
+    kind = b.dtype.char
+    routine(name, kind)(_CHARS[side], _CHARS[uplo], _CHARS[letter], _CHARS[diag], byref(c_int(m)), byref(c_int(n)),
+                        _scalar(alpha, kind), _pointer(held), byref(c_int(max(lda, 1))), _pointer(b),
+                        byref(c_int(max(ldb, 1))))
