@@ -13,6 +13,7 @@ from brmpi.linalg.blas import DTYPES
 from brmpi.linalg.failures import Mismatch, NotEnoughMemory
 
 NB = 128  # of a block, where the matrix is large enough for every rank to have several
+STRIP = 1 << 22  # bytes that are copied, or travel, at once
 
 
 class BlockCyclic:
@@ -63,7 +64,10 @@ class BlockCyclic:
     def _cap(self, caps):
         """Deal columns (rows, where the grid has one column) so that no rank holds more bytes than its cap."""
         grid, size = self.grid, self.dtype.itemsize
-        caps = np.asarray(caps, dtype=np.int64)[grid.ranks]
+        caps = np.asarray(caps)
+        if caps.shape != (grid.comm.size,) or caps.dtype.kind not in "iuf" or not (caps >= 0).all():
+            raise BadInput(f"caps = {caps.tolist()}: must be {grid.comm.size} numbers of bytes >= 0")
+        caps = np.minimum(caps, 2**50).astype(np.int64)[grid.ranks]
         across = grid.Q > 1
         other = self.rows if across else self.cols
         each = np.array([other.count(part) for part in range(other.parts)]) * size * self.nb  # bytes of a block's strip
@@ -156,27 +160,35 @@ class BlockCyclic:
         -------
         BlockCyclic
         """
+        comm, told = grid.comm, None
+        dtype = None if dtype is None else np.dtype(dtype)
+        if root is None or comm.rank == root:
+            try:
+                array = np.asarray(array)
+                told = array.shape, _suits(array.dtype, dtype).char
+            except ValueError as error:
+                told = BadInput(str(error))
+        if root is not None:
+            told = comm.bcast(told, root)
+        if isinstance(told, BadInput):
+            raise told
+        matrix = cls(grid, *told, nb, caps)
         if root is None:
-            array = np.asarray(array)
-            matrix = cls(grid, array.shape, dtype or _suits(array.dtype), nb, caps)
-            matrix.local[...] = array[np.ix_(*matrix.indices)]
-            return matrix
-        comm = grid.comm
-        told = None
-        if comm.rank == root:
-            array = np.asarray(array)
-            told = array.shape, (np.dtype(dtype) if dtype else _suits(array.dtype)).char
-        shape, letter = comm.bcast(told, root)
-        matrix = cls(grid, shape, letter, nb, caps)
-        if comm.rank != root:
-            comm.Recv(matrix.local, root)
+            i, j = matrix.indices
+            for strip in matrix.strips(grid.p, grid.q):
+                matrix.local[strip] = array[np.ix_(i[strip], j)]
             return matrix
         for (p, q), rank in np.ndenumerate(grid.ranks):
-            part = np.ascontiguousarray(array[np.ix_(matrix.rows.indices(p), matrix.cols.indices(q))], dtype=letter)
-            if rank == root:
-                matrix.local[...] = part
-            else:
-                comm.Send(part, rank)
+            if comm.rank not in (rank, root):
+                continue
+            i, j = matrix.rows.indices(p), matrix.cols.indices(q)
+            for strip in matrix.strips(p, q):
+                if comm.rank != root:
+                    comm.Recv(matrix.local[strip], root)
+                elif rank == root:
+                    matrix.local[strip] = array[np.ix_(i[strip], j)]
+                else:
+                    comm.Ssend(np.ascontiguousarray(array[np.ix_(i[strip], j)], dtype=matrix.dtype), rank)
         return matrix
 
     def to_array(self, root=None):
@@ -199,19 +211,37 @@ class BlockCyclic:
         grid.memory.check(self.shape[0] * self.shape[1] * self.dtype.itemsize * here, "the whole matrix on one rank")
         whole = np.empty(self.shape, dtype=self.dtype) if here else None
         for (p, q), rank in np.ndenumerate(grid.ranks):
+            mine = rank == comm.rank
+            if not (here or mine):
+                continue
             i, j = self.rows.indices(p), self.cols.indices(q)
-            if root is None:
-                part = self.local if rank == comm.rank else np.empty((len(i), len(j)), dtype=self.dtype)
-                comm.Bcast(part, rank)
-            elif comm.rank == root:
-                part = self.local if rank == root else np.empty((len(i), len(j)), dtype=self.dtype)
-                if rank != root:
+            for strip in self.strips(p, q):
+                part = self.local[strip] if mine else np.empty((strip.stop - strip.start, len(j)), dtype=self.dtype)
+                if root is None:
+                    comm.Bcast(part, rank)
+                elif not mine:
                     comm.Recv(part, rank)
-            elif rank == comm.rank:
-                comm.Send(self.local, root)
-            if here:
-                whole[np.ix_(i, j)] = part
+                elif not here:
+                    comm.Ssend(part, root)  # synchronous: the root holds one strip at a time
+                if here:
+                    whole[np.ix_(i[strip], j)] = part
         return whole
+
+    def strips(self, p, q):
+        """Slices of the local rows of one place in the grid, each of which holds about 4 MiB.
+
+        Parameters
+        ----------
+        p, q : ints
+
+        Yields
+        ------
+        slice
+        """
+        rows, cols = self.rows.count(p), self.cols.count(q)
+        step = max(1, STRIP // max(cols * self.dtype.itemsize, 1))
+        for first in range(0, rows if cols else 0, step):
+            yield slice(first, min(first + step, rows))
 
 
 def block(shape, grid):
@@ -230,5 +260,12 @@ def block(shape, grid):
     return int(np.clip(least // (4 * max(grid.shape)) // 8 * 8, 8, NB))
 
 
-def _suits(dtype):
-    return dtype if dtype in DTYPES else np.dtype(np.float64)
+def _suits(dtype, wanted):
+    """The type of a matrix made from an array; raises where there is none."""
+    if dtype.kind not in "biufc":
+        raise BadInput(f"an array of dtype {dtype}: must hold numbers")
+    if wanted is None:
+        return dtype if dtype in DTYPES else np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
+    if dtype.kind == "c" != wanted.kind:
+        raise BadInput(f"dtype = {wanted}: must be complex, as the array is ({dtype})")
+    return wanted
