@@ -101,6 +101,24 @@ class Axis:
 
     __hash__ = None
 
+    def head(self, n):
+        """The first n indices, dealt out as they are here.
+
+        Parameters
+        ----------
+        n : int, 0 <= n <= self.n
+
+        Returns
+        -------
+        Axis
+        """
+        if n == self.n:
+            return self
+        first = Axis(n, self.nb, np.ones(self.parts))
+        first.owners = self.owners[: first.blocks]
+        first.held = [np.flatnonzero(first.owners == part) for part in range(self.parts)]
+        return first
+
     def width(self, block):
         """Indices in a block.
 
