@@ -1,0 +1,401 @@
+"""QR factors: Householder's reflectors in blocks, and a tree of small factorisations where there are few columns.
+
+A block column is factored over its column of the grid by a tree (``tree``), whose Q is turned back into the
+reflectors that LAPACK would have found; these go along the rows of the grid while the block column before is still
+being taken off the rest. ``V^H C`` is summed over each column of the grid strip by strip, one strip's sum under way
+while the next is multiplied.
+
+Signs: in the factored form the diagonal of R is real, each element of the sign that LAPACK gives it, against that of
+what it replaces (but for a column that is zero below the diagonal already, whose sign may be kept or turned).
+``qr`` and ``tsqr`` make it >= 0, which makes Q and R unique where a has full rank.
+"""
+
+import copy
+
+import numpy as np
+
+from brmpi.linalg import blas
+from brmpi.linalg.axis import Axis
+from brmpi.linalg.broadcast import Broadcast, patiently
+from brmpi.linalg.failures import Mismatch
+from brmpi.linalg.householder import reflectors, unit_lower
+from brmpi.linalg.tree import Tree
+from brmpi.partition import shares
+
+PIECE = 1 << 26  # multiplications and additions between two looks at the messages
+NARROW = 64  # columns of a strip, at least
+TALL = 256  # columns that one tree is used for
+
+
+def qr(a, overwrite=False):
+    """``a = q r`` with orthonormal columns in q and an upper triangular r. Collective.
+
+    Parameters
+    ----------
+    a : (m, n) BlockCyclic, of any rank
+    overwrite : bool, whether a may be used for the work; it is then of no more use
+
+    Returns
+    -------
+    q : (m, k) BlockCyclic, where k = min(m, n), its rows dealt as a's
+    r : (k, n) BlockCyclic, its columns dealt as a's; its diagonal is real and >= 0
+
+    Raises
+    ------
+    NotEnoughMemory : no room for q, r, the work and two block columns
+    """
+    (m, n), size = a.shape, a.grid.comm.size
+    if 0 < n <= max(TALL, 2 * a.nb) and m >= 2 * n * size and size > 1:
+        return tsqr(a)
+    factors = QR(a, overwrite)
+    return _positive(factors.q(), factors.r())
+
+
+def tsqr(a):
+    """``a = q r`` as ``qr`` does, over all ranks in one tree: for many rows and few columns. Collective.
+
+    Every rank holds n x n numbers several times over, and a message for every level of the tree is that large; with
+    more than one column in the grid, rows are exchanged within its rows before and after.
+
+    Parameters
+    ----------
+    a : (m, n) BlockCyclic
+
+    Returns
+    -------
+    q : (m, k) BlockCyclic, where k = min(m, n), its rows dealt as a's
+    r : (k, n) BlockCyclic, its columns dealt as a's; its diagonal is real and >= 0
+
+    Raises
+    ------
+    NotEnoughMemory : no room for q, r and the rows of this rank twice
+    """
+    grid, (m, n) = a.grid, a.shape
+    k = min(m, n)
+    q = a.like(rows=a.rows, cols=cut(a.cols, k, grid.col_weights))
+    r = a.like(rows=cut(a.rows, k, grid.row_weights), cols=a.cols)
+    cuts = [np.concatenate([[0], np.cumsum(shares(a.rows.count(p), grid.col_weights))]) for p in range(grid.P)]
+    heights = np.empty(grid.comm.size, dtype=np.int64)
+    heights[grid.ranks] = np.array([np.diff(each) for each in cuts])
+    mine = int(heights[grid.comm.rank])
+    grid.memory.check((mine * (n + 2 * k) + 6 * n * n) * a.dtype.itemsize, f"the rows of {a} beside their factors")
+    block = _gathered(a, cuts[grid.p])
+    order = [int(one) for one in np.argsort(-heights, kind="stable") if heights[one]]
+    whole = np.zeros((k, n), dtype=a.dtype)
+    if mine:
+        tree = Tree(grid.comm, order, heights, block)
+        rows = tree.explicit(np.empty((mine, k), dtype=a.dtype))
+        if tree.parent is None:
+            whole[...] = tree.r
+    else:
+        rows = np.empty((0, k), dtype=a.dtype)
+    _scattered(rows, q, cuts[grid.p])
+    if k:
+        grid.comm.Bcast(whole, order[0])
+    r.local[...] = whole[np.ix_(*r.indices)]
+    return _positive(q, r)
+
+
+def _gathered(a, cuts):
+    """All columns of this rank's share of the rows that its row of the grid has, column by column."""
+    grid = a.grid
+    if grid.Q == 1:
+        return np.array(a.local, order="F")
+    mine = cuts[grid.q + 1] - cuts[grid.q]
+    widths = np.array([a.cols.count(q) for q in range(grid.Q)])
+    come = np.empty(mine * a.shape[1], dtype=a.dtype)
+    sent, counts = np.diff(cuts) * a.local.shape[1], mine * widths
+    grid.row.Alltoallv([a.local, (sent, _starts(sent))], [come, (counts, _starts(counts))])
+    block = np.empty((mine, a.shape[1]), dtype=a.dtype, order="F")
+    for q, start in enumerate(_starts(counts)):
+        block[:, a.cols.indices(q)] = come[start: start + counts[q]].reshape(mine, widths[q])
+    return block
+
+
+def _scattered(rows, a, cuts):
+    """Put rows back where ``_gathered`` found them."""
+    grid = a.grid
+    if grid.Q == 1:
+        a.local[...] = rows
+        return
+    widths = np.array([a.cols.count(q) for q in range(grid.Q)])
+    counts, coming = len(rows) * widths, np.diff(cuts) * a.local.shape[1]
+    going = np.concatenate([rows[:, a.cols.indices(q)].ravel() for q in range(grid.Q)])
+    grid.row.Alltoallv([going, (counts, _starts(counts))], [a.local, (coming, _starts(coming))])
+
+
+def _starts(counts):
+    return np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+
+def cut(axis, n, weights):
+    """The first n indices of an axis, owned as they are; where n is more than it has, an axis of its own.
+
+    Parameters
+    ----------
+    axis : Axis
+    n : int >= 0
+    weights : (parts,) floats, for an axis that is longer
+
+    Returns
+    -------
+    Axis
+    """
+    if n >= axis.n:
+        return axis if n == axis.n else Axis(n, axis.nb, weights)
+    short = copy.copy(axis)
+    short.n, short.blocks = n, -(-n // axis.nb)
+    short.owners = axis.owners[: short.blocks]
+    short.held = [held[: np.searchsorted(held, short.blocks)] for held in axis.held]
+    return short
+
+
+def diagonal(a):
+    """The real part of a matrix's diagonal. Collective.
+
+    Parameters
+    ----------
+    a : (m, n) BlockCyclic
+
+    Returns
+    -------
+    (min(m, n),) ndarray of floats of a's precision, on every rank
+    """
+    whole = np.zeros(min(a.shape), dtype=a.local.real.dtype)
+    common, i, j = np.intersect1d(*a.indices, assume_unique=True, return_indices=True)
+    whole[common] = a.local[i, j].real
+    told = np.empty_like(whole)
+    a.grid.comm.Allreduce(whole, told)
+    return told
+
+
+def _positive(q, r):
+    """Turn columns of q and rows of r so that the diagonal of r is >= 0."""
+    sign = np.where(diagonal(r) < 0, -1, 1).astype(r.local.real.dtype)
+    q.local *= sign[q.indices[1]]
+    r.local *= sign[r.indices[0], None]
+    return q, r
+
+
+class QR:
+    """A matrix in factors ``Q R``, Q as reflectors. Collective, as all methods are.
+
+    Parameters
+    ----------
+    a : (m, n) BlockCyclic, of any rank
+    overwrite : bool, whether the factors may take a's place
+
+    Attributes
+    ----------
+    a : (m, n) BlockCyclic: R on and above the diagonal, and below it the reflectors, whose diagonal of ones is not
+        stored, as LAPACK's ``geqrf`` has them
+    ts : list of (k, k) ndarrays, of each block column: its reflectors together are ``I - V T V^H``; the diagonal of
+        T is LAPACK's ``tau``. On ranks that have no row from there on it is not set
+
+    Raises
+    ------
+    NotEnoughMemory : no room for the factors and two block columns
+    """
+
+    def __init__(self, a, overwrite=False):
+        self.a = a = a if overwrite else a.copy()
+        self.ts, self.blocks = [], -(-min(a.shape) // a.nb)
+        self._rooms = self._room()
+        panel = self._factored(0) if self.blocks else None
+        while panel is not None:
+            panel.wait()
+            self.ts.append(panel.t.copy(order="F"))
+            low, following = panel.right, None
+            if panel.k + 1 < self.blocks:
+                high = a.cols.before(a.grid.q, a.cols.span(panel.k + 1)[1])
+                _take(panel, a, slice(low, high), True)
+                low, following = high, self._factored(panel.k + 1)
+            _take(panel, a, slice(low, a.local.shape[1]), True, following)
+            panel.finish()
+            panel = following
+        del self._rooms
+
+    def _room(self):
+        """Room for two block columns on their way."""
+        a = self.a
+        width = min(a.nb, *a.shape)
+        size = len(a.local) * width + width * width
+        a.grid.memory.check(3 * size * a.dtype.itemsize, f"three block columns of {a}")
+        return [np.empty(size, dtype=a.dtype) for _ in range(2)]
+
+    def _factored(self, k):
+        """Factor block column k, by the ranks that have it, and send its reflectors on their way."""
+        a, grid = self.a, self.a.grid
+        panel = _Panel(self, k)
+        if panel.root == grid.q and len(panel.v):
+            here = a.local[panel.top:, panel.columns]
+            if len(panel.order) == 1:
+                panel.v[...] = here
+                _, panel.t[...], r = reflectors(panel.v)
+            else:
+                tree = Tree(grid.col, panel.order, panel.heights, np.array(here, order="F"))
+                panel.t[...], r = tree.reflectors(panel.v)
+            here[...] = panel.v
+            if r is not None:
+                upper = np.triu_indices(len(r))
+                here[upper] = r[upper]
+        return panel.start()
+
+    def _held(self, k):
+        """Send the reflectors of block column k on their way again."""
+        panel = _Panel(self, k)
+        if panel.root == self.a.grid.q:
+            panel.v[...] = self.a.local[panel.top:, panel.columns]
+            if panel.order[0] == self.a.grid.p:
+                unit_lower(panel.v)
+        panel.t[...] = self.ts[k]
+        return panel.start()
+
+    def apply(self, b, ta="N"):
+        """``Q b``, or ``Q^H b``, in place of b; Q is the square one, m x m.
+
+        Parameters
+        ----------
+        b : (m, l) BlockCyclic of the factors' type on the same grid, its rows dealt as a's
+        ta : "N" for Q, "C" for Q^H
+
+        Returns
+        -------
+        b
+
+        Raises
+        ------
+        Mismatch : b's shape, type or layout, or ta
+        """
+        if b.grid is not self.a.grid or b.rows != self.a.rows:
+            raise Mismatch(f"{b}: its rows must be dealt as those of {self.a}")
+        if b.dtype != self.a.dtype:
+            raise Mismatch(f"dtype = {b.dtype}: must be {self.a.dtype}, the factors'")
+        if ta not in ("N", "C"):
+            raise Mismatch(f"ta = {ta!r}: must be 'N' or 'C'")
+        return self._apply(b, ta == "C")
+
+    def _apply(self, b, back, identity=False):
+        """Where b starts as the first columns of the identity, those before a block column's are not changed by it."""
+        ks = list(range(self.blocks) if back else range(self.blocks - 1, -1, -1))
+        self._rooms = self._room()
+        panel = self._held(ks[0]) if ks else None
+        for after in [*ks[1:], None][: len(ks)]:
+            following = None if after is None else self._held(after)
+            panel.wait()
+            low = b.cols.before(b.grid.q, min(panel.k * self.a.nb, b.shape[1])) if identity else 0
+            _take(panel, b, slice(low, b.local.shape[1]), back, following)
+            panel.finish()
+            panel = following
+        del self._rooms
+        return b
+
+    def q(self, columns=None):
+        """The first columns of Q.
+
+        Parameters
+        ----------
+        columns : int, 0 to m; None for min(m, n)
+
+        Returns
+        -------
+        (m, columns) BlockCyclic, its rows dealt as a's
+
+        Raises
+        ------
+        Mismatch : more columns than Q has
+        """
+        a, m = self.a, self.a.shape[0]
+        columns = min(a.shape) if columns is None else columns
+        if not 0 <= columns <= m:
+            raise Mismatch(f"columns = {columns}: must be 0 to {m}, the columns of Q")
+        q = a.like(rows=a.rows, cols=cut(a.cols, columns, a.grid.col_weights))
+        q.local[...] = 0
+        _, i, j = np.intersect1d(*q.indices, assume_unique=True, return_indices=True)
+        q.local[i, j] = 1
+        return self._apply(q, False, identity=True)
+
+    def r(self):
+        """R, zero below the diagonal.
+
+        Returns
+        -------
+        (min(m, n), n) BlockCyclic, its columns dealt as a's
+        """
+        a = self.a
+        r = a.like(rows=cut(a.rows, min(a.shape), a.grid.row_weights), cols=a.cols)
+        i, j = r.indices
+        for first in range(0, len(i), a.nb):
+            strip = slice(first, first + a.nb)
+            r.local[strip] = np.where(i[strip, None] <= j, a.local[: len(i)][strip], 0)
+        return r
+
+
+class _Panel:
+    """The reflectors of one block column, on their way along each row of the grid.
+
+    ``v`` and ``t`` are here after ``wait``; ``top`` is this rank's first row of v, ``right`` its first column after
+    the block column, ``order`` the rows of the grid that have rows of v, that of its first one first.
+    """
+
+    def __init__(self, factors, k):
+        a, grid = factors.a, factors.a.grid
+        first, end = k * a.nb, min((k + 1) * a.nb, *a.shape)
+        self.k, self.grid, width = k, grid, end - first
+        self.root = int(a.cols.owners[k])
+        self.top, self.right = a.rows.before(grid.p, first), a.cols.before(grid.q, end)
+        left = a.cols.before(grid.q, first)
+        self.columns = slice(left, left + width)
+        self.heights = [a.rows.count(part) - a.rows.before(part, first) for part in range(grid.P)]
+        head = int(a.rows.owners[k])
+        others = ((head + step) % grid.P for step in range(1, grid.P))
+        self.order = [head, *(part for part in others if self.heights[part])]
+        self.next = int(a.cols.owners[k + 1]) if k + 1 < a.cols.blocks else self.root
+        height = self.heights[grid.p]
+        self.flat = factors._rooms[k % 2][: (height + width) * width]
+        self.v = self.flat[: height * width].reshape(width, height).T
+        self.t = self.flat[height * width:].reshape(width, width).T
+
+    def start(self):
+        """Let go of what the root of each row has."""
+        chain = [(self.root + step) % self.grid.Q for step in range(self.grid.Q)]
+        if self.next != self.root:  # which needs it first
+            chain.insert(1, chain.pop(chain.index(self.next)))
+        self._along = Broadcast(self.grid.row, self.flat, chain, self.k % 8)
+        self.poll, self.wait, self.finish = self._along.poll, self._along.wait, self._along.finish
+        return self
+
+
+def _take(panel, b, columns, back, coming=None):
+    """``C -= V T V^H C`` (T^H where ``back``) for some of this rank's columns, looking after what is under way."""
+    from mpi4py import MPI
+
+    rows, (height, width) = b.local[panel.top:], panel.v.shape
+    step = max(PIECE // max(max(panel.heights) * width, 1), NARROW)
+
+    def _poll():
+        panel.poll()
+        if coming is not None:
+            coming.poll()
+
+    def _finish(strip, sums, request):
+        if request is not None:
+            patiently(lambda: _poll() or request.Test())
+        if height:
+            blas.trmm("L", "U", "C" if back else "N", "N", 1, panel.t, sums)
+            blas.gemm(-1, panel.v, sums, 1, rows[:, strip])
+        _poll()
+
+    before = None
+    for first in range(columns.start, columns.stop, step):
+        strip = slice(first, min(first + step, columns.stop))
+        sums, request = np.zeros((width, strip.stop - first), dtype=b.dtype, order="F"), None
+        if height:
+            blas.gemm(1, panel.v, rows[:, strip], 0, sums, ta="C")
+        if len(panel.order) > 1:
+            request = panel.grid.col.Iallreduce(MPI.IN_PLACE, sums.T)
+        if before is not None:
+            _finish(*before)
+        before = strip, sums, request
+    if before is not None:
+        _finish(*before)
