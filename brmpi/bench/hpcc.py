@@ -68,14 +68,18 @@ def parse(text):
             raise Fault(f"HPL's residual of N = {problem.n} is {check[1]}, must be < {THRESHOLD:g}: wrong answer")
         found.append(Result(problem, seconds, gflops, residual, line[0].rstrip(), check[0].rstrip()))
     if not found:
-        errors = re.findall(r"HPL ERROR.*\n?.*", text)
-        raise Fault("HPL gave no result" + (f": {' '.join(errors[0].split())}" if errors else ""))
+        raise Fault(f"HPL gave no result{_error(text)}")
     if len(found) == 1:  # a summary has more digits
         more = dict(re.findall(r"^(HPL_time|HPL_Tflops)=(\S+)$", text, re.M))
         if len(more) == 2:
             found = [Result(found[0].problem, float(more["HPL_time"]), 1e3 * float(more["HPL_Tflops"]),
                             found[0].residual, found[0].line, found[0].check)]
     return found
+
+
+def _error(text):
+    found = re.search(r"HPL ERROR.*\n?.*", text)
+    return f": {' '.join(found[0].split())}" if found else ""
 
 
 def contents(problem, template=TEMPLATE):
@@ -210,12 +214,13 @@ def run(job, problem, timeout, folder=FOLDER, template=TEMPLATE):
         outcome = attempt.run(mpi, job, [*words, *mpi.command(job)[1:]], "{}", timeout, gentle=False)
     if outcome.code:
         attempt.clean(job)
+    error = _error("\n".join(outcome.screen.last()))  # after which hpcc may wait for ever
     if outcome.late:
-        raise Fault(f"hpcc was not done with N = {problem.n} after {timeout:.0f} s: --timeout gives it longer, "
-                    "--time-budget takes a smaller N")
+        raise Fault(f"hpcc was not done with N = {problem.n} after {timeout:.0f} s" +
+                    (error or ": --timeout gives it longer, --time-budget takes a smaller N"))
     if outcome.code:
         why = mpi.failure(job, outcome.said)
-        raise Fault(f"hpcc ended with exit code {outcome.code}" + (f": {why}" if why else ""))
+        raise Fault(f"hpcc ended with exit code {outcome.code}" + (error or (f": {why}" if why else "")))
     try:
         said = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace")
     except OSError:
