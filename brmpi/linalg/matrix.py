@@ -165,7 +165,7 @@ class BlockCyclic:
         if root is None or comm.rank == root:
             try:
                 array = np.asarray(array)
-                told = array.shape, _suits(array.dtype, dtype).char
+                told = array.shape, suits(array.dtype, dtype).char
             except ValueError as error:
                 told = BadInput(str(error))
         if root is not None:
@@ -260,10 +260,24 @@ def block(shape, grid):
     return int(np.clip(least // (4 * max(grid.shape)) // 8 * 8, 8, NB))
 
 
-def _suits(dtype, wanted):
-    """The type of a matrix made from an array; raises where there is none."""
+def suits(dtype, wanted):
+    """The type of a matrix made from numbers of some type.
+
+    Parameters
+    ----------
+    dtype : dtype of the numbers
+    wanted : dtype asked for, or None
+
+    Returns
+    -------
+    dtype
+
+    Raises
+    ------
+    BadInput : what is no numbers, or complex ones as real
+    """
     if dtype.kind not in "biufc":
-        raise BadInput(f"an array of dtype {dtype}: must hold numbers")
+        raise BadInput(f"numbers of dtype {dtype}: must be integer, real or complex")
     if wanted is None:
         return dtype if dtype in DTYPES else np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
     if dtype.kind == "c" != wanted.kind:
