@@ -11,17 +11,20 @@ Source: Golub, Van Loan, Matrix Computations, ch. 3; Petitet et al., HPL, for re
 swaps.
 """
 
+import math
 import time
 
 import numpy as np
 
 from brmpi.linalg import blas
-from brmpi.linalg.failures import Singular
+from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.panel import Panel
-from brmpi.linalg.swaps import Swaps, composed, moves
+from brmpi.linalg.swaps import Swaps, composed, interchange, moves
 
 LOOKAHEAD = 2
 TURN = 5e-3  # s of work between two looks at messages
+UNIT = 192  # rows of such a piece, or a multiple: one of the heights of BLAS's own tiles
+SMALL = 8e6  # operations: BLAS has ways of its own for products below
 
 
 def lu(a, overwrite=False, lookahead=LOOKAHEAD):
@@ -142,18 +145,17 @@ class _Elimination:
         if self.grid.P > 1 and self.grid.p == panel.top:
             a.local[panel.row: panel.below, columns] = upper
         lower, rest = panel.lower, a.local[panel.below:, columns]
-        done = 0
+        done, each = 0, 2 * panel.width * rest.shape[1]  # operations for a row
         while done < len(lower):
             yield
             rows = len(lower) - done
-            work = 2 * rows * panel.width * rest.shape[1]
-            if self._moving() and work > 2 * self.rate * TURN:
-                rows = max(int(rows * self.rate * TURN / work), 64)
+            if self._moving():
+                rows = _piece(rows, each, self.rate * TURN)
             start = time.perf_counter()
             blas.gemm(-1, lower[done: done + rows], upper, 1, rest[done: done + rows])
             spent = time.perf_counter() - start
             if spent > TURN / 4:
-                self.rate = 2 * rows * panel.width * rest.shape[1] / spent
+                self.rate = rows * each / spent
             done += rows
 
     def _moving(self):
@@ -171,6 +173,17 @@ class _Elimination:
         """Columns of the grid from the owner of a panel on: first those that own the next ones."""
         owners = self.a.cols.owners[j: j + 4 * self.grid.Q].tolist()
         return list(dict.fromkeys([*owners, *range(self.grid.Q)]))
+
+
+def _piece(rows, each, work):
+    """Rows to multiply before the next look at messages, about ``work`` operations.
+
+    How long a piece takes depends on the clock, and bits must not: pieces end where BLAS cuts anyhow, and none is
+    so small that BLAS would treat it otherwise than the whole.
+    """
+    least = math.ceil(SMALL / (each * UNIT)) * UNIT
+    piece = max(int(work / each / UNIT) * UNIT, least)
+    return piece if rows - piece >= least else rows
 
 
 class LU:
@@ -222,7 +235,7 @@ class LU:
     @property
     def permutation(self):
         """(m,) int64: row i of L U is this row of the matrix."""
-        return composed(self.matrix.shape[0], 0, self.pivots)
+        return composed(self.matrix.shape[0], self.pivots)
 
     def diagonal(self):
         """The diagonal of U. Collective.
@@ -252,6 +265,63 @@ class LU:
         zero = np.flatnonzero(self.diagonal() == 0)
         if len(zero):
             raise Singular(int(zero[0]))
+
+    def solve(self, b, ta="N", overwrite=False):
+        """Solve ``op(a) x = b``. Collective.
+
+        Parameters
+        ----------
+        b : BlockCyclic, (n, k), its rows dealt out as the matrix's
+        ta : "N", "T" (transposed) or "C" (conjugate transposed)
+        overwrite : bool, whether x may replace b; else b is copied
+
+        Returns
+        -------
+        BlockCyclic, x (n, k)
+
+        Raises
+        ------
+        Mismatch : the matrix is not square, or b does not go with it
+        Singular
+        """
+        from brmpi.linalg.triangular import trsm
+
+        a = self.matrix
+        if a.shape[0] != a.shape[1]:
+            raise Mismatch(f"a: {a.shape[0]} x {a.shape[1]}: must be square to solve with")
+        self.check()
+        x = b if overwrite else b.copy()
+        if ta == "N":
+            if b.shape[0] == a.shape[0] and b.rows == a.rows:
+                interchange(x, self.pivots)
+            trsm(a, x, "L", "L", "N", unit=True)
+            return trsm(a, x, "L", "U", "N")
+        trsm(a, x, "L", "U", ta)
+        trsm(a, x, "L", "L", ta, unit=True)
+        interchange(x, self.pivots, backwards=True)
+        return x
+
+    def slogdet(self):
+        """Sign (or phase) of the determinant, and the logarithm of its size. Collective.
+
+        Returns
+        -------
+        sign : scalar of the matrix's dtype, 0 for a singular matrix
+        logabsdet : float, -inf for a singular matrix
+
+        Raises
+        ------
+        Mismatch : the matrix is not square
+        """
+        if self.matrix.shape[0] != self.matrix.shape[1]:
+            raise Mismatch(f"a: {self.matrix.shape[0]} x {self.matrix.shape[1]}: must be square to have a determinant")
+        diagonal = self.diagonal()
+        size = np.abs(diagonal)
+        if not size.all():
+            return self.matrix.dtype.type(0), -np.inf
+        swapped = (self.pivots != np.arange(len(self.pivots))).sum() % 2
+        sign = np.prod(diagonal / size) * (-1 if swapped else 1)
+        return self.matrix.dtype.type(sign), float(np.log(size, dtype=np.float64).sum())
 
     def lower(self):
         """L as a matrix of its own, its diagonal 1. Collective.

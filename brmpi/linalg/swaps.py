@@ -26,24 +26,79 @@ def moves(first, pivots):
     return to, np.array([held.get(row, row) for row in to.tolist()], dtype=np.int64)
 
 
-def composed(rows, firsts, pivots):
+def composed(rows, pivots):
     """All interchanges of a factorisation as one permutation.
 
     Parameters
     ----------
     rows : int
-    firsts : int, the first row that may move
-    pivots : (k,) ints: row firsts + i was swapped with row pivots[i]
+    pivots : (k,) ints: row i was swapped with row pivots[i], in this order
 
     Returns
     -------
     (rows,) int64: row i of the outcome was this row before
     """
     order = np.arange(rows)
-    for row, pivot in enumerate(pivots.tolist(), firsts):
+    for row, pivot in enumerate(pivots.tolist()):
         if pivot != row:
             order[row], order[pivot] = order[pivot], order[row]
     return order
+
+
+def interchange(matrix, pivots, backwards=False):
+    """Carry out, on all columns of a matrix, the interchanges of a factorisation, or take them back. Collective.
+
+    Parameters
+    ----------
+    matrix : BlockCyclic, changed
+    pivots : (k,) int64, k <= rows
+    backwards : bool, whether the last is to be undone first
+    """
+    local, nb = matrix.local, matrix.nb
+    order = composed(matrix.shape[0], pivots)
+    if backwards:
+        order = np.argsort(order)
+    moved = np.flatnonzero(order != np.arange(len(order)))
+    for first in range(0, local.shape[1], nb):
+        columns = slice(first, first + nb)
+        if matrix.grid.P == 1:
+            local[moved, columns] = local[order[moved], columns]
+        else:
+            _between(matrix, moved, order[moved], columns)
+
+
+def _between(matrix, to, source, columns):
+    """Rows ``source`` become rows ``to``, between the ranks of a column of the grid."""
+    from mpi4py import MPI
+
+    grid, rows = matrix.grid, matrix.rows
+    part = matrix.local[:, columns]
+    here, there = rows.owner(source), rows.owner(to)
+    mine, theirs = here == grid.p, there == grid.p
+    # Both sides list what goes between them by the rows' new places: messages need no header.
+    leaving, coming = np.argsort(there[mine], kind="stable"), np.argsort(here[theirs], kind="stable")
+    kind, cols = MPI._typedict[part.dtype.char], part.shape[1]
+    sent = part[positions(rows, grid.p, source[mine][leaving])]
+    found = np.empty((len(coming), cols), dtype=part.dtype)
+    counts = np.bincount(there[mine], minlength=rows.parts) * cols, np.bincount(here[theirs], minlength=rows.parts) * cols
+    grid.col.Alltoallv([sent, counts[0].tolist(), None, kind], [found, counts[1].tolist(), None, kind])
+    part[positions(rows, grid.p, to[theirs][coming])] = found
+
+
+def positions(axis, part, indices):
+    """Where a part holds some of its own indices.
+
+    Parameters
+    ----------
+    axis : Axis
+    part : int
+    indices : (k,) int64, all owned by it
+
+    Returns
+    -------
+    (k,) int64
+    """
+    return np.searchsorted(axis.held[part], indices // axis.nb) * axis.nb + indices % axis.nb
 
 
 class Swaps:
@@ -69,16 +124,13 @@ class Swaps:
         owners = rows.owner(self.source[:width]) if width else np.empty(0, np.int64)
         self.order = np.argsort(owners, kind="stable")  # pivot rows as an Allgatherv brings them: by rank
         self.counts = np.bincount(owners, minlength=rows.parts)
-        self.mine = self._local(rows, self.source[:width][self.order][owners[self.order] == p])
+        self.mine = positions(rows, p, self.source[:width][self.order][owners[self.order] == p])
         self.top = int(rows.owner(first)) if width else 0
         holders = rows.owner(self.to[width:]) if len(self.to) > width else np.empty(0, np.int64)
         by_holder = np.argsort(holders, kind="stable")
         self.displaced = np.bincount(holders, minlength=rows.parts)
-        self.leaving = self._local(rows, self.source[width:][by_holder]) if self.top == p else None
-        self.places = self._local(rows, self.to[width:][by_holder][holders[by_holder] == p])
-
-    def _local(self, rows, indices):
-        return np.array([rows.before(self.grid.p, index) for index in indices.tolist()], dtype=np.int64)
+        self.leaving = positions(rows, p, self.source[width:][by_holder]) if self.top == p else None
+        self.places = positions(rows, p, self.to[width:][by_holder][holders[by_holder] == p])
 
     def __call__(self, local, columns):
         """Carry the interchanges out on some columns. Collective over the column of the grid.
