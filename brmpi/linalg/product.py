@@ -235,8 +235,9 @@ class _Triangle:
         row_part, col_part = (grid.q, grid.p) if self.upper else (grid.p, grid.q)
         blocks = cols.held[col_part]
         self.rows = rows.count(row_part)
-        self.tops = [rows.before(row_part, int(block) * nb) for block in blocks]  # the first row of each block of columns
-        self.starts = [*range(0, len(blocks) * nb, nb), cols.count(col_part)][: len(blocks)] + [cols.count(col_part)]
+        # Of each block of columns, the first row that is not above it, and the first column; and the end of the last.
+        self.tops = [rows.before(row_part, int(block) * nb) for block in blocks]
+        self.starts = [*range(0, len(blocks) * nb, nb), cols.count(col_part)]
 
     def gemm(self, alpha, a, b, beta, c):
         if self.tops:

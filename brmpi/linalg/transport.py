@@ -3,7 +3,7 @@
 A panel is a strip of an operand, all of its rows by the columns of a few blocks. Where its rows are dealt out as the
 work needs them, the ranks that own it broadcast it. Elsewhere (the transpose of a matrix, a layout with other
 weights) its owners first send every piece to the ranks that are to begin the broadcasts. Messages move while MPI is
-called: everything under way is on one list, which who computes polls every few milliseconds, and who waits all the time.
+called: everything under way is on one list, which is polled every few milliseconds of work, and always while waiting.
 """
 
 import time
@@ -76,8 +76,10 @@ class Traffic:
 
         Parameters
         ----------
-        alpha, beta : scalars
-        a, b, c : 2-D ndarrays with a contiguous dimension
+        alpha : scalar
+        a, b : 2-D ndarrays with a contiguous dimension
+        beta : scalar
+        c : 2-D ndarray with a contiguous dimension
         """
         (m, n), k = c.shape, a.shape[1]
         if not (m and n):
