@@ -174,13 +174,13 @@ def test_efficiencies(shelf):
     probes = {"octavia": probe("octavia", speed=75.0), "pi": probe("pi", speed=25.0)}
     lines = hpl.efficiencies(hosts, probes, 60.0)
     assert lines[0].startswith("60.0 % of the summed peak, 100 GFLOP/s")
-    assert "not known, as octavia, pi has none" in lines[1]
+    assert "not known, for lack of octavia, pi: python -m brmpi.bench.hpl --single" in lines[1]
     result = hpcc.parse(SAID)[0]
     for host, gflops in zip(hosts, (60.0, 20.0)):
         hplnodes.remember(host, hpcc.Result(SMALL, 1.0, gflops, result.residual, result.line, result.check))
     assert hpl.efficiencies(hosts, probes, 60.0)[1].startswith("75.0 % of the summed single-node results, 80 GFLOP/s")
-    assert "as pi has none" in hpl.efficiencies([hosts[0], Host("10.0.0.1", 4, "pi")], probes, 60.0)[1]  # other slots
-    assert "as pi has no speed" in hpl.efficiencies(hosts, {"octavia": probes["octavia"]}, 60.0)[0]
+    assert "for lack of pi: " in hpl.efficiencies([hosts[0], Host("10.0.0.1", 4, "pi")], probes, 60.0)[1]  # other slots
+    assert "for lack of the speed of pi: " in hpl.efficiencies(hosts, {"octavia": probes["octavia"]}, 60.0)[0]
     Path("hostfiles/hpl/pi.json").write_text("{")
     with pytest.raises(BadInput, match=r"hostfiles/hpl/pi\.json: cannot be used"):
         hpl.efficiencies(hosts, probes, 60.0)

@@ -98,14 +98,14 @@ def efficiencies(hosts, probes, gflops):
     rates = per_rank(hosts, probes, rate)
     if rates is None:
         unknown = told(host for host in hosts if rate(host, probes) is None)
-        lines = [f"of the summed peak: not known, as {unknown} has no speed of compute: run brmpi probe"]
+        lines = [f"of the summed peak: not known, for lack of the speed of {unknown}: run brmpi probe"]
     else:
         peak = 1e-9 * sum(rates)
         lines = [f"{100 * gflops / peak:.1f} % of the summed peak, {peak:.4g} GFLOP/s: DGEMM of every node, from the "
                  "probes"]
     lack = [host for host in hosts if alone(host) is None]
     if lack:
-        return [*lines, f"of the summed single-node results: not known, as {told(lack)} has none: "
+        return [*lines, f"of the summed single-node results: not known, for lack of {told(lack)}: "
                         "python -m brmpi.bench.hpl --single measures each node"]
     summed = sum(map(alone, hosts))
     return [*lines, f"{100 * gflops / summed:.1f} % of the summed single-node results, {summed:.4g} GFLOP/s: "

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 from brmpi.arguments import Parser
@@ -61,6 +62,7 @@ def ours(problem, timeout):
     asked = {"n": problem.n, "nb": problem.nb, "grid": f"{problem.p}x{problem.q}", "shares": "equal", "repeats": 1}
     words = [word for name, value in asked.items() for word in (f"--{name}", str(value))]
     mpi, job = mpirun.installed(), job_here(problem.p * problem.q, ("python", "-m", "brmpi.linalg.hpl", *words))
+    job = replace(job, id="")  # nothing to find it by is needed
     env = {**os.environ, **mpi.environment(job)}
     process = subprocess.Popen(mpi.command(job), env={name: value for name, value in env.items() if value is not None},
                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
