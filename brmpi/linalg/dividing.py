@@ -205,8 +205,8 @@ def _roots(group, poles, z, rho, weights):
     k, dtype = len(poles), poles.dtype
     ends = partition.offsets(partition.shares(k, weights))
     found = np.empty((ends[group.rank + 1] - ends[group.rank], 2), dtype=dtype)
-    solve, delta, root, info = blas.lapack("laed4", dtype), np.empty(k, dtype), np.empty(1, dtype), np.zeros(1, np.int32)
-    height = np.array([rho], dtype=dtype)
+    solve, info = blas.lapack("laed4", dtype), np.zeros(1, dtype=np.int32)
+    delta, root, height = np.empty(k, dtype=dtype), np.empty(1, dtype=dtype), np.array([rho], dtype=dtype)
     for row, at in zip(found, range(ends[group.rank], ends[group.rank + 1])):
         if k <= 2:
             row[:] = _few(poles.tolist(), z.tolist(), float(rho), at)

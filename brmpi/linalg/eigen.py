@@ -47,7 +47,7 @@ def eigh(a, vectors=True, overwrite=False):
     a.grid.memory.check(need, f"eigh of {a}")
     w, v = np.zeros(n, dtype=real), None
     if n:
-        size, factor = _scale(a)
+        factor = _scale(a)
         work = a if overwrite else a.copy()
         if factor != 1:
             work.local *= real.type(factor)
@@ -71,7 +71,7 @@ def eigh(a, vectors=True, overwrite=False):
 
 
 def _scale(a):
-    """The largest element of the lower triangle, and what to multiply by so that no square of one leaves the range.
+    """What to multiply a by so that the squares of its elements stay within the range of numbers.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def _scale(a):
     kind = np.finfo(a.local.real.dtype)
     least = float(np.sqrt(kind.tiny / (kind.eps / 2)))
     if 0 < largest < least:
-        return largest, least / largest
+        return least / largest
     if largest > 1 / least:
-        return largest, 1 / least / largest
-    return largest, 1.0
+        return 1 / least / largest
+    return 1.0

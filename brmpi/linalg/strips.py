@@ -9,6 +9,7 @@ import numpy as np
 from brmpi import partition
 
 ROUND = 1 << 22  # elements that a rank sends at once, about
+TILE = 64  # columns that are transposed at once, so that they stay in a cache
 
 
 def places(n, grid):
@@ -64,6 +65,8 @@ def whole(strip, order, ends, comm):
     -------
     (some, n) ndarray, vectors ``order[ends[rank]: ends[rank + 1]]``
     """
+    if comm.size == 1:
+        return strip[order]
     counts = np.diff(ends)
     turned = np.empty((counts[comm.rank], len(order)), dtype=strip.dtype)
     for first, end in _rounds(counts, len(order)):
@@ -99,7 +102,8 @@ def blocks(turned, ends, matrix):
                  for start, stop in zip(starts, stops)]
         found = swap(comm, outgoing, [(stop - start, len(matrix.local)) for start, stop in spans], matrix.dtype)
         for (start, stop), part in zip(spans, found):
-            matrix.local[:, start:stop] = part.T
+            for at in range(0, len(matrix.local), TILE):
+                matrix.local[at: at + TILE, start:stop] = part[:, at: at + TILE].T
 
 
 def _rounds(counts, width):

@@ -10,11 +10,13 @@ below the diagonal alone, each strip of columns for ``a v`` and at once for ``a^
 
 import numpy as np
 
+from brmpi.kernels import has_numba
 from brmpi.linalg import blas
 
 PANEL = 32  # columns
 BACK = 64  # reflections that are applied at once to vectors
 STRIPS = 8  # of columns, in which a rank goes through its part of the triangle
+COMPILED = 400  # columns, from which a compiled loop is worth its loading
 NARROW, WIDE = 64, 512  # columns of a strip
 
 
@@ -54,6 +56,11 @@ class Tridiagonal:
             part, below = self.local[at: at + a.nb], self.i[at: at + a.nb, None] - self.j
             part[below < 0] = 0  # what is there may be anything
             part[below == 0] = 0.5 * part[below == 0].real  # so that a = t + t^H
+        self.both, self.ends = None, np.searchsorted(self.j, self.i, side="right")
+        if self.n >= COMPILED and has_numba():
+            from brmpi.linalg.staircase_numba import both
+
+            self.both = both
         self.diagonal, self.off = np.zeros(self.n, real), np.zeros(max(self.n - 1, 0), real)
         self.tau = np.zeros(self.n, self.local.dtype)
         for first in range(0, self.n, PANEL):
@@ -124,18 +131,25 @@ class Tridiagonal:
         i, j = self.i[rows:] - start, self.j[cols:] - start
         right, left = v[j], v[i].conj()
         low, high = np.zeros_like(left), np.zeros_like(right)
-        for strip in self.strips:
-            top, here = max(strip.top, rows), max(strip.first, cols)
-            if here < strip.end and top < len(self.i):
-                part, at = self.local[top:, here: strip.end], slice(here - cols, strip.end - cols)
-                low[top - rows:] += part @ right[at]
-                high[at] = part.T @ left[top - rows:]
+        if self.both:
+            self.both(self.local[rows:], cols, self.ends[rows:], right, left, low, high)
+        else:
+            self._by_strips(rows, cols, right, left, low, high)
         product = np.zeros_like(v)
         product[i] = low
         product[j] += high.conj()
         if self.comm.size > 1:
             self.comm.Allreduce(_in_place(), product)
         return product
+
+    def _by_strips(self, rows, cols, right, left, low, high):
+        """What ``staircase_numba.both`` does, from row ``rows`` and column ``cols`` on, reading twice."""
+        for strip in self.strips:
+            top, here = max(strip.top, rows), max(strip.first, cols)
+            if here < strip.end and top < len(self.i):
+                part, at = self.local[top:, here: strip.end], slice(here - cols, strip.end - cols)
+                low[top - rows:] += part @ right[at]
+                high[at] = part.T @ left[top - rows:]
 
     def _update(self, start, pairs):
         """Take ``v w^H + w v^H`` off the trailing matrix."""
