@@ -87,5 +87,5 @@ class Memory:
             if left is not None:
                 haves[node] = min(left, haves.get(node, left))
         for node, bytes_ in needs.items():
-            if bytes_ > haves.get(node, bytes_) * (1 - RESERVE) and bytes_ > 2**20:
+            if node in haves and bytes_ > haves[node] * (1 - RESERVE) and bytes_ > 2**20:
                 raise NotEnoughMemory(what, bytes_, haves[node], node)
