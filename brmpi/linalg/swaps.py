@@ -80,8 +80,8 @@ def _between(matrix, to, source, columns):
     kind, cols = MPI._typedict[part.dtype.char], part.shape[1]
     sent = part[positions(rows, grid.p, source[mine][leaving])]
     found = np.empty((len(coming), cols), dtype=part.dtype)
-    counts = np.bincount(there[mine], minlength=rows.parts) * cols, np.bincount(here[theirs], minlength=rows.parts) * cols
-    grid.col.Alltoallv([sent, counts[0].tolist(), None, kind], [found, counts[1].tolist(), None, kind])
+    out, back = (np.bincount(ranks, minlength=rows.parts) * cols for ranks in (there[mine], here[theirs]))
+    grid.col.Alltoallv([sent, out.tolist(), None, kind], [found, back.tolist(), None, kind])
     part[positions(rows, grid.p, to[theirs][coming])] = found
 
 
