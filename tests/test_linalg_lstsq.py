@@ -1,4 +1,4 @@
-"""Least squares and least norm: normal equations in units of n eps, the shortest solution, SciPy's, what is singular."""
+"""Least squares and least norm: normal equations in units of n eps, the shortest solution, what is singular."""
 
 import itertools
 
@@ -65,9 +65,10 @@ def errors(a, b, found):
 def test_least_squares_and_least_norm(comm, assert_all):
     rng, wrong = np.random.default_rng(1), []
     shapes = (1, 1, 1), (5, 5, 2), (9, 1, 3), (30, 20, 4), (31, 30, 0), (60, 7, 9), (1, 6, 2), (7, 9, 1), (20, 41, 11)
+    cases = [(shape, nb) for shape in shapes for nb in (1, 3, 8) if nb > 1 or max(shape) < 10]
     letters = itertools.cycle("dFfD")
     for place in grids(comm):
-        for ((m, n, k), nb), letter in zip(itertools.product(shapes, (1, 3, 8)), letters):
+        for ((m, n, k), nb), letter in zip(cases, letters):
             a, b = numbers(rng, (m, n), letter), numbers(rng, (m, k), letter)
             held, right = dealt(place, a, nb), dealt(place, b, nb)
             found = lstsq(held, right)
@@ -89,8 +90,8 @@ def test_nothing(comm, assert_all):
             a, b = np.eye(m, n), np.ones((m, k))
             found = lstsq(dealt(place, a, 2), dealt(place, b, 2))
             squares = np.full(k, float(m)) if n == 0 else np.zeros(k)
-            assert_all(np.array_equal(found.x.to_array(), np.zeros((n, k))) and np.array_equal(found.residuals, squares),
-                       (m, n, k))
+            good = np.array_equal(found.x.to_array(), np.zeros((n, k)))
+            assert_all(good and np.array_equal(found.residuals, squares), (m, n, k))
 
 
 @pytest.mark.mpi

@@ -94,7 +94,7 @@ class _Work:
         self.a, grid = a, a.grid
         self.held = a.cols.held[grid.q]
         self.stairs = [a.rows.before(grid.p, block * a.nb) for block in self.held]  # first row of each block column
-        mine, cols = (at for at in a.indices)
+        mine, cols = a.indices
         owners = a.rows.owner(cols) if len(cols) else np.empty(0, dtype=np.int64)
         self.places = [np.flatnonzero(owners == part) for part in range(grid.P)]  # columns whose rows a part owns
         self.sources = np.searchsorted(mine, cols[self.places[grid.p]])  # where this rank has those rows
@@ -208,11 +208,14 @@ class _Panel:
 
     def poll(self):
         """Send on what has come, and tell whether all is done."""
-        done = self._hand_on() and self.along.poll()
-        return all([one.poll() for one in self.down]) and done
+        done = [self._hand_on() and self.along.poll()]
+        done += [one.poll() for one in self.down]
+        return all(done)
 
     def _here(self):
-        return self._hand_on() and all([one.here() for one in self.down])
+        here = [self._hand_on()]
+        here += [one.here() for one in self.down]  # each sends on what has come
+        return all(here)
 
     def wait(self):
         """Until both are here, and ``right`` in the order of the columns."""

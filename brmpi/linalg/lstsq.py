@@ -9,7 +9,8 @@ from brmpi.linalg import redistribute
 from brmpi.linalg.axis import Axis
 from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.matrix import BlockCyclic
-from brmpi.linalg.qr import QR, cut, diagonal
+from brmpi.linalg.qr import QR
+from brmpi.linalg.tall import cut, diagonal
 
 
 class LeastSquares(NamedTuple):
@@ -83,7 +84,7 @@ def _wide(a, b):
     """By ``a^H = Q R`` and ``x = Q [R^-H b; 0]``."""
     from brmpi.linalg.triangular import trsm
 
-    (m, n), grid = a.shape, a.grid
+    m, grid = a.shape[0], a.grid
     factors = QR(redistribute.transpose(a, conjugate=True), overwrite=True)
     pivots = _regular(factors)
     x = factors.a.like(rows=factors.a.rows, cols=b.cols if b.nb == a.nb else Axis(b.shape[1], a.nb, grid.col_weights))
