@@ -18,8 +18,10 @@ import numpy as np
 
 from brmpi.linalg import blas
 from brmpi.linalg.failures import Mismatch, Singular
+from brmpi.linalg.operand import together
 from brmpi.linalg.panel import Panel
 from brmpi.linalg.swaps import Swaps, composed, interchange, moves
+from brmpi.linalg.triangular import trsm
 
 LOOKAHEAD = 2
 TURN = 5e-3  # s of work between two looks at messages
@@ -271,7 +273,7 @@ class LU:
 
         Parameters
         ----------
-        b : BlockCyclic, (n, k), its rows dealt out as the matrix's
+        b : BlockCyclic, (n, k), of the matrix's dtype, nb and grid
         ta : "N", "T" (transposed) or "C" (conjugate transposed)
         overwrite : bool, whether x may replace b; else b is copied
 
@@ -284,16 +286,16 @@ class LU:
         Mismatch : the matrix is not square, or b does not go with it
         Singular
         """
-        from brmpi.linalg.triangular import trsm
-
         a = self.matrix
         if a.shape[0] != a.shape[1]:
             raise Mismatch(f"a: {a.shape[0]} x {a.shape[1]}: must be square to solve with")
+        together(a=a, b=b)
+        if b.shape[0] != a.shape[0]:
+            raise Mismatch(f"b: {b.shape[0]} x {b.shape[1]}: must have {a.shape[0]} rows")
         self.check()
         x = b if overwrite else b.copy()
         if ta == "N":
-            if b.shape[0] == a.shape[0] and b.rows == a.rows:
-                interchange(x, self.pivots)
+            interchange(x, self.pivots)
             trsm(a, x, "L", "L", "N", unit=True)
             return trsm(a, x, "L", "U", "N")
         trsm(a, x, "L", "U", ta)

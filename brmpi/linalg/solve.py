@@ -7,6 +7,7 @@ from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.lu import lu
 from brmpi.linalg.matrix import BlockCyclic
 from brmpi.linalg.norms import norm
+from brmpi.linalg.operand import together
 
 STEPS = 5  # of the condition estimate: as many as LAPACK takes
 
@@ -17,7 +18,7 @@ def solve(a, b, assume="general", overwrite_a=False, overwrite_b=False):
     Parameters
     ----------
     a : BlockCyclic, (n, n)
-    b : BlockCyclic, (n, k), its rows dealt out as a's; or (n,) or (n, k) array_like, the same on every rank
+    b : BlockCyclic, (n, k), of a's dtype, nb and grid; or (n,) or (n, k) array_like, the same on every rank
     assume : "general", or "pos": a is symmetric (or Hermitian) positive definite, and only its lower triangle is read
     overwrite_a, overwrite_b : bool, whether a may be replaced by its factors and b by x; else they are copied
 
@@ -35,6 +36,9 @@ def solve(a, b, assume="general", overwrite_a=False, overwrite_b=False):
     if a.shape[0] != a.shape[1]:
         raise Mismatch(f"a: {a.shape[0]} x {a.shape[1]}: must be square to solve with")
     right = _matrix(a, b)
+    together(a=a, b=right)
+    if right.shape[0] != a.shape[0]:
+        raise Mismatch(f"b: {right.shape[0]} x {right.shape[1]}: must have {a.shape[0]} rows")
     overwrite_b = overwrite_b or right is not b
     if assume == "pos":
         from brmpi.linalg.cholesky import cholesky, cholesky_solve
