@@ -11,6 +11,7 @@ import numpy as np
 
 from brmpi.linalg import blas
 from brmpi.linalg.axis import Axis
+from brmpi.linalg.broadcast import patiently
 from brmpi.linalg.matrix import BlockCyclic
 
 MULTIPLIER, INCREMENT, SEED = 6364136223846793005, 1, 100
@@ -87,27 +88,50 @@ def substitute(factors):
 
     a, grid = factors.matrix, factors.matrix.grid
     n, p, q = a.shape[0], grid.p, grid.q
-    known = np.zeros(n)
+    known, sums = np.zeros(n), np.empty(a.nb)
     left = np.zeros(a.local.shape[0])  # this rank's part of y - U x, for the x that are known
     if n and a.cols.owner(n) == q:
         left[:] = a.local[:, a.cols.before(q, n)]
-    for j in range(-(-n // a.nb) - 1, -1, -1):
+    last = -(-n // a.nb) - 1
+    asked = _ask(a, left, sums, last)
+    for j in range(last, -1, -1):
+        asked()
         first, width = j * a.nb, min(a.nb, n - j * a.nb)
-        top, side = int(a.rows.owners[j]), int(a.cols.owners[j])
-        row, col, x = a.rows.before(p, first), a.cols.before(q, first), np.empty(width)
-        if p == top:
-            grid.row.Reduce(left[row: row + width].copy(), x, MPI.SUM, side)
-        if q != side:
-            continue
-        if p == top:
-            corner = a.local[row: row + width, col: col + width]
-            blas.trsm("L", "U", "N", "N", 1, corner, x[:, None])
-        grid.col.Bcast(x, top)
-        known[first: first + width] = x
-        left[:row] -= a.local[:row, col: col + width] @ x
+        row, col, side = a.rows.before(p, first), a.cols.before(q, first), int(a.cols.owners[j])
+        next_row = a.rows.before(p, max(first - a.nb, 0))
+        columns = slice(col, col + width)
+        if q == side:
+            x, top = sums[:width], int(a.rows.owners[j])
+            if p == top:
+                blas.trsm("L", "U", "N", "N", 1, a.local[row: row + width, columns], x[:, None])
+            request = grid.col.Ibcast(x, top)
+            patiently(request.Test)
+            known[first: first + width] = x
+            x = x.copy()
+            left[next_row: row] -= a.local[next_row: row, columns] @ x
+        asked = _ask(a, left, sums, j - 1)
+        if q == side:  # while the sums that the next step needs are on their way
+            left[:next_row] -= a.local[:next_row, columns] @ x
     whole = np.empty(n)
     grid.row.Allreduce(known, whole, MPI.SUM)
     return whole
+
+
+def _ask(a, left, sums, j):
+    """Begin to sum up what is left of block j of y - U x, for its owner; returns what waits for it."""
+    from mpi4py import MPI
+
+    grid = a.grid
+    if j < 0 or grid.p != a.rows.owners[j]:
+        return lambda: None
+    row = a.rows.before(grid.p, j * a.nb)
+    mine = left[row: row + min(a.nb, a.shape[0] - j * a.nb)].copy()
+    request = grid.row.Ireduce(mine, sums[: len(mine)], MPI.SUM, int(a.cols.owners[j]))
+
+    def _wait(held=mine):
+        patiently(request.Test)
+
+    return _wait
 
 
 def residual(grid, x, nb):
