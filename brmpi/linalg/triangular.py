@@ -77,7 +77,8 @@ def _arguments(a, b, side, uplo, ta, alpha):
     if a.shape[0] != a.shape[1]:
         raise Mismatch(f"a is {a.shape[0]} x {a.shape[1]}: must be square")
     if b.shape[side == "R"] != a.shape[0]:
-        raise Mismatch(f"b is {b.shape[0]} x {b.shape[1]}: must have {a.shape[0]} {'columns' if side == 'R' else 'rows'}")
+        what = "columns" if side == "R" else "rows"
+        raise Mismatch(f"b is {b.shape[0]} x {b.shape[1]}: must have {a.shape[0]} {what}")
     apart(("b", b), a=a)
     left, right, lower = Operand(a, ta), Operand(b), (uplo == "L") == (ta == "N")
     if side == "R":
@@ -190,8 +191,7 @@ class _Sweep:
         if self.right.rows.owners[block] == self.mine:
             self.traffic.until(panel.here)
         self._local(blas.trsm, panel, block)
-        rows = self._broadcast(block, turn)
-        return rows
+        return self._broadcast(block, turn)
 
     def multiply(self):
         """B becomes the product."""
