@@ -55,7 +55,7 @@ def test_triangles(dtype):
     cases = itertools.product("CF", "CF", "LR", "LU", OPS, "UN", ((5, 4), (1, 3), (4, 1), (0, 3), (3, 0)))
     for order, other, side, uplo, ta, diag, (m, n) in cases:
         q = m if side == "L" else n
-        around, a = view(rng, q, q, dtype, order, 2)
+        _, a = view(rng, q, q, dtype, order, 2)
         a += 4 * np.eye(q, dtype=dtype)
         t = np.tril(a, -1) if uplo == "L" else np.triu(a, 1)
         t = OPS[ta](t + (np.eye(q) if diag == "U" else np.diag(np.diag(a))))
