@@ -214,6 +214,7 @@ def test_large_enough_for_strips(comm, assert_all, monkeypatch):
 
     monkeypatch.setattr(module, "PIECE", 1000)
     monkeypatch.setattr(module, "NARROW", 20)
+    monkeypatch.setattr(module, "WIDE", 30)
     rng, worst = np.random.default_rng(7), []
     a = numbers(rng, (420, 330), "d")
     for place in grids(comm):

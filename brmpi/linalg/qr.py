@@ -20,7 +20,7 @@ from brmpi.linalg.tall import cut, positive, tsqr
 from brmpi.linalg.tree import Tree
 
 PIECE = 1 << 26  # multiplications and additions between two looks at the messages
-NARROW = 64  # columns of a strip, at least
+NARROW, WIDE = 128, 512  # columns of a strip whose sum is under way, at least and at most
 TALL = 256  # columns that one tree is used for, where every rank has twice as many rows
 
 __all__ = ["QR", "qr", "tsqr"]
@@ -102,12 +102,11 @@ class QR:
         panel = _Panel(self, k)
         if panel.root == grid.q and len(panel.v):
             here = a.local[panel.top:, panel.columns]
+            block = np.array(here, order="F")
             if len(panel.order) == 1:
-                panel.v[...] = here
-                _, panel.t[...], r = reflectors(panel.v)
+                panel.v[...], panel.t[...], r = reflectors(block)
             else:
-                tree = Tree(grid.col, panel.order, panel.heights, np.array(here, order="F"))
-                panel.t[...], r = tree.reflectors(panel.v)
+                panel.t[...], r = Tree(grid.col, panel.order, panel.heights, block).reflectors(panel.v)
             here[...] = panel.v
             if r is not None:
                 upper = np.triu_indices(len(r))
@@ -226,7 +225,7 @@ class _Panel:
         self.next = int(a.cols.owners[k + 1]) if k + 1 < a.cols.blocks else self.root
         height = self.heights[grid.p]
         self.flat = factors._rooms[k % 2][: (height + width) * width]
-        self.v = self.flat[: height * width].reshape(width, height).T
+        self.v = self.flat[: height * width].reshape(height, width)
         self.t = self.flat[height * width:].reshape(width, width).T
 
     def start(self):
@@ -244,31 +243,38 @@ def _take(panel, b, columns, back, coming=None):
     from mpi4py import MPI
 
     rows, (height, width) = b.local[panel.top:], panel.v.shape
-    step = max(PIECE // max(max(panel.heights) * width, 1), NARROW)
+    total, several = columns.stop - columns.start, len(panel.order) > 1
+    step = min(max(total // 4, NARROW), WIDE) if several else max(total, 1)
+    piece = max(PIECE // max(width * min(step, total), 1), NARROW)  # rows
 
     def _poll():
         panel.poll()
         if coming is not None:
             coming.poll()
 
+    def _start(strip):
+        sums, request = np.zeros((width, strip.stop - strip.start), dtype=b.dtype), None
+        for at in range(0, height, piece):
+            blas.gemm(1, panel.v[at: at + piece], rows[at: at + piece, strip], 1, sums, ta="C")
+            _poll()
+        if several:
+            request = panel.grid.col.Iallreduce(MPI.IN_PLACE, sums)
+        return strip, sums, request
+
     def _finish(strip, sums, request):
         if request is not None:
             patiently(lambda: _poll() or request.Test())
         if height:
             blas.trmm("L", "U", "C" if back else "N", "N", 1, panel.t, sums)
-            blas.gemm(-1, panel.v, sums, 1, rows[:, strip])
-        _poll()
+        for at in range(0, height, piece):
+            blas.gemm(-1, panel.v[at: at + piece], sums, 1, rows[at: at + piece, strip])
+            _poll()
 
     before = None
     for first in range(columns.start, columns.stop, step):
-        strip = slice(first, min(first + step, columns.stop))
-        sums, request = np.zeros((width, strip.stop - first), dtype=b.dtype, order="F"), None
-        if height:
-            blas.gemm(1, panel.v, rows[:, strip], 0, sums, ta="C")
-        if len(panel.order) > 1:
-            request = panel.grid.col.Iallreduce(MPI.IN_PLACE, sums.T)
+        started = _start(slice(first, min(first + step, columns.stop)))
         if before is not None:
             _finish(*before)
-        before = strip, sums, request
+        before = started
     if before is not None:
         _finish(*before)

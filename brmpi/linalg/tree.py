@@ -102,7 +102,7 @@ class Tree:
 
         Parameters
         ----------
-        out : (rows, n) ndarray, column by column, for this rank's rows of V
+        out : (rows, n) ndarray, with a contiguous dimension, for this rank's rows of V
 
         Returns
         -------
