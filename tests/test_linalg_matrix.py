@@ -168,6 +168,7 @@ def test_what_cannot_be_is_refused(comm, grids):
             (((2, 2),), {"nb": 0}, BadInput, "nb = 0: must be >= 1"),
             (((2, 2),), {"nb": -3}, BadInput, "nb = -3: must be >= 1"),
             (((2, 3),), {"rows": Axis(4, 2, grid.row_weights)}, Mismatch, "rows and cols are 4 by 2 and 3 by 2"),
+            (((2, 3),), {"rows": Axis(2, 8, np.ones(grid.P + 1))}, Mismatch, f"to {grid.P + 1} and {grid.Q} parts"),
             (((2, 3),), {"nb": 3, "rows": Axis(2, 2, grid.row_weights)}, Mismatch, "nb = 3: rows and cols are 2 by 2")):
         refused(comm, kind, words, BlockCyclic, grid, *arguments, **keys)
 

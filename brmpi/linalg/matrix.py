@@ -57,6 +57,9 @@ class BlockCyclic:
         if (self.rows.n, self.cols.n) != self.shape or {self.rows.nb, self.cols.nb} != {self.nb}:
             raise Mismatch(f"shape = {self.shape}, nb = {self.nb}: rows and cols are {self.rows.n} by {self.rows.nb} "
                            f"and {self.cols.n} by {self.cols.nb}")
+        if (self.rows.parts, self.cols.parts) != grid.shape:
+            raise Mismatch(f"rows and cols are dealt to {self.rows.parts} and {self.cols.parts} parts: must be the "
+                           f"{grid.P} and {grid.Q} of the grid")
         held = self.rows.count(grid.p), self.cols.count(grid.q)
         grid.memory.check(held[0] * held[1] * self.dtype.itemsize, str(self))
         self.local = np.empty(held, dtype=self.dtype)

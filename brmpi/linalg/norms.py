@@ -77,10 +77,10 @@ def _frobenius(a):
         else:
             scale = math.ldexp(1, math.frexp(most)[1] - 1)
             total = _squares(strips, scale)
-    every = a.grid.comm.allgather((scale, total))
+    every = [one for one in a.grid.comm.allgather((scale, total)) if one[1] != 0]  # NaN is not
     if not np.isfinite([total for _, total in every]).all():
         return float(np.sum([total for _, total in every]))
-    largest = max((scale for scale, total in every if total), default=1.0)
+    largest = max((scale for scale, _ in every), default=1.0)
     with np.errstate(under="ignore"):
         return float(largest * np.sqrt(sum(total * (scale / largest) ** 2 for scale, total in every)))
 

@@ -135,6 +135,8 @@ class _Exchange:
 
     def __init__(self, a, to, op, source=(0, 0), target=(0, 0), shape=None, comm=None):
         _known(op)
+        if comm is None and (a is None or to is None):
+            raise Mismatch(OTHERS)
         self.a, self.op, self.comm = a, op, comm or a.grid.comm
         old, new = _layout(a, self.comm, comm is None), _layout(to, self.comm, comm is None)
         _castable(old.dtype, new.dtype)
