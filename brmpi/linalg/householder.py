@@ -38,6 +38,23 @@ def reflectors(block):
     return v, np.asfortranarray(np.triu(t)), r
 
 
+def columnwise(a):
+    """A copy column by column, made in pieces that stay in the cache.
+
+    Parameters
+    ----------
+    a : (m, n) ndarray
+
+    Returns
+    -------
+    (m, n) ndarray
+    """
+    held = np.empty(a.shape, dtype=a.dtype, order="F")
+    for at in range(0, len(a), 256):
+        held[at: at + 256] = a[at: at + 256]
+    return held
+
+
 def unit_lower(v):
     """Ones on the diagonal, and zeros above it, in place.
 

@@ -15,7 +15,7 @@ import numpy as np
 from brmpi.linalg import blas
 from brmpi.linalg.broadcast import Broadcast, patiently
 from brmpi.linalg.failures import Mismatch
-from brmpi.linalg.householder import reflectors, unit_lower
+from brmpi.linalg.householder import columnwise, reflectors, unit_lower
 from brmpi.linalg.tall import cut, positive, tsqr
 from brmpi.linalg.tree import Tree
 
@@ -78,12 +78,14 @@ class QR:
         while panel is not None:
             panel.wait()
             self.ts.append(panel.t.copy(order="F"))
-            low, following = panel.right, None
-            if panel.k + 1 < self.blocks:
+            low, end, following, more = panel.right, a.local.shape[1], None, panel.k + 1 < self.blocks
+            if more and a.grid.Q > 1:
                 high = a.cols.before(a.grid.q, a.cols.span(panel.k + 1)[1])
                 _take(panel, a, slice(low, high), True)
                 low, following = high, self._factored(panel.k + 1)
-            _take(panel, a, slice(low, a.local.shape[1]), True, following)
+            _take(panel, a, slice(low, end), True, following)
+            if more and a.grid.Q == 1:  # no one could do anything else while it is factored
+                following = self._factored(panel.k + 1)
             panel.finish()
             panel = following
         del self._rooms
@@ -102,7 +104,7 @@ class QR:
         panel = _Panel(self, k)
         if panel.root == grid.q and len(panel.v):
             here = a.local[panel.top:, panel.columns]
-            block = np.array(here, order="F")
+            block = columnwise(here)
             if len(panel.order) == 1:
                 panel.v[...], panel.t[...], r = reflectors(block)
             else:

@@ -5,6 +5,7 @@ import copy
 import numpy as np
 
 from brmpi.linalg.axis import Axis
+from brmpi.linalg.householder import columnwise
 from brmpi.linalg.tree import Tree
 from brmpi.partition import shares
 
@@ -58,7 +59,7 @@ def _gathered(a, cuts):
     """All columns of this rank's share of the rows that its row of the grid has, column by column."""
     grid = a.grid
     if grid.Q == 1:
-        return np.array(a.local, order="F")
+        return columnwise(a.local)
     mine = cuts[grid.q + 1] - cuts[grid.q]
     widths = np.array([a.cols.count(q) for q in range(grid.Q)])
     come = np.empty(mine * a.shape[1], dtype=a.dtype)
