@@ -34,7 +34,7 @@ BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspat
   --ignore=tests/lab
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels soak bench bench-gravity bench-hpl \
-  bench-kernels bench-lab bench-sims clean
+  bench-kernels bench-lab bench-linalg bench-sims clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,7 +85,7 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-bench: bench-kernels bench-gravity bench-sims bench-hpl bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
@@ -115,6 +115,9 @@ bench-sims: install .venv-peers/installed  ## simulations beside what memory all
 
 bench-hpl: install  ## brmpi's LU beside the reference HPL, in turns, on the same problem and BLAS
 	@python -m brmpi.bench.hplbeside
+
+bench-linalg: install  ## products and LU beside ScaLAPACK, BLAS alone, fewer ranks, and the least that must be sent
+	@python -m brmpi.bench.linalg
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab
