@@ -71,10 +71,10 @@ def wrong(a, grid, nb):
 
 
 @pytest.mark.parametrize("m,n,nb", [(0, 0, 2), (0, 3, 2), (4, 0, 1), (1, 1, 4), (1, 5, 2), (6, 1, 4), (3, 3, 1),
-                                    (23, 23, 4), (41, 17, 5), (18, 37, 7), (90, 4, 8)])
+                                    (19, 19, 5), (13, 9, 4), (31, 17, 8), (18, 37, 7), (90, 4, 8)])
 def test_shapes_grids_blocks(comm, assert_all, m, n, nb):
     bad = []
-    for grid, dtype in zip(grids(comm), itertools.cycle("dFDf" if m > n else "DfdF")):
+    for grid, dtype in zip(grids(comm, None if m == 13 else m + n), itertools.cycle("dFDf" if m > n else "DfdF")):
         bad += wrong(random(m, n, dtype, m), grid, nb)
     assert_all(not bad, bad[:3])
 
@@ -147,9 +147,9 @@ def test_few(comm, assert_all, dtype, power):
 
 
 def test_few_find_low_rank_exactly(comm, assert_all):
-    a = made([5.0, 4, 3, 2, 1], 50, 30)
+    a = made([5.0, 4, 3, 2, 1], 50, 16)
     for grid in grids(comm, 1):
-        for k, oversample in ((5, 0), (5, 3), (30, 10), (0, 4)):
+        for k, oversample in ((5, 0), (5, 3), (9, 10), (0, 4)):
             u, s, vh = svd_few(BlockCyclic.from_array(grid, a, 4), k, oversample)
             u, vh = u.to_array(), vh.to_array()
             best = 5.0 if k == 0 else 0.0
@@ -159,12 +159,12 @@ def test_few_find_low_rank_exactly(comm, assert_all):
 
 def test_few_depend_on_the_seed_alone(comm, alone, assert_all):
     """The same sample on one rank, or in another layout: values differ by rounding, which the seed's do not."""
-    a = made(1 / np.arange(1.0, 41), 40, 40)
+    a = made(1 / np.arange(1.0, 31), 30, 30)
     one = ProcessGrid(alone)
     here, other = (svd_few(BlockCyclic.from_array(one, a, 7), 5, 2, 0, seed)[1] for seed in (3, 4))
     one.free()
     for grid in grids(comm):
-        s = svd_few(BlockCyclic.from_array(grid, a, 3), 5, 2, 0, 3)[1]
+        s = svd_few(BlockCyclic.from_array(grid, a, 8), 5, 2, 0, 3)[1]
         assert_all(abs(s - here).max() < 1e-3 * abs(other - here).max(), s)
 
 
