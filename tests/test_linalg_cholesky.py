@@ -1,6 +1,7 @@
 """Cholesky factors: residuals in units of n eps on every grid, dealing, block and type; which minor is not positive."""
 
 import itertools
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -83,8 +84,7 @@ def test_factors_on_every_grid(comm, assert_all):
 @pytest.mark.mpi
 def test_large_enough_for_pieces(comm, assert_all, monkeypatch):
     """Messages looked at in between, strips cut, several segments of a broadcast."""
-    from brmpi.linalg import cholesky as module
-
+    module = import_module("brmpi.linalg.cholesky")
     monkeypatch.setattr(module, "PIECE", 10_000)
     rng, worst = np.random.default_rng(2), 0
     s = definite(rng, 400, "d")

@@ -113,7 +113,8 @@ def test_what_is_no_matrix_is_refused_on_every_rank(comm, assert_all, grids, mpi
                              ((path, "one"), r'has shape \(\): must be a matrix'), ((path, "empty"), "has shape None"),
                              ((path, "text"), 'a.h5: dataset "text": numbers of dtype .*: must be integer'),
                              ((path, "group/x", None, "d"), "dtype = float64: must be complex, as"),
-                             ((path, "group/x", None, "i"), "dtype = int32: must be"), ((path, "a//b"), "name = 'a//b'")):
+                             ((path, "group/x", None, "i"), "dtype = int32: must be"),
+                             ((path, "a//b"), "name = 'a//b'")):
         with pytest.raises(BadInput, match=words) as refused:
             from_hdf5(grid, *arguments, io=io)
         assert_all(len(set(comm.allgather(str(refused.value)))) == 1 and "\n" not in str(refused.value))

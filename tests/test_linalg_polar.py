@@ -1,17 +1,21 @@
 """Polar decomposition: a = u h, orthonormal u at any rank, positive semidefinite h."""
 
+import importlib
 import itertools
+from importlib import import_module
 
 import numpy as np
 import pytest
 import scipy.linalg
 
-from brmpi.linalg import polar as module
 from brmpi.linalg.failures import NoConvergence
 from brmpi.linalg.matrix import BlockCyclic
 from brmpi.linalg.polar import polar
 from brmpi.linalg.processgrid import ProcessGrid
 
+module = import_module("brmpi.linalg.polar")  # the package has the function by this name
+
+module = importlib.import_module("brmpi.linalg.polar")  # the package's own name is the function's
 C = 10  # in C max(m, n) eps
 WEIGHTS = (None, (3, 1, 2, 0, 5, 1))  # by which rows and columns are dealt out
 

@@ -1,6 +1,7 @@
 """QR: residual and orthogonality in units of n eps on every grid, dealing, block, type and shape, for any rank."""
 
 import itertools
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -210,8 +211,7 @@ def test_products_with_the_whole_q(comm, assert_all):
 @pytest.mark.mpi
 def test_large_enough_for_strips(comm, assert_all, monkeypatch):
     """Sums of several strips under way, several segments of a broadcast, halves of a small elimination."""
-    from brmpi.linalg import qr as module
-
+    module = import_module("brmpi.linalg.qr")
     monkeypatch.setattr(module, "PIECE", 1000)
     monkeypatch.setattr(module, "NARROW", 20)
     monkeypatch.setattr(module, "WIDE", 30)

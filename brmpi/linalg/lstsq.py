@@ -1,15 +1,15 @@
 """Least squares and least norm, by QR of a matrix of full rank."""
 
-import copy
+from copy import copy as shallow
 from typing import NamedTuple
 
 import numpy as np
 
-from brmpi.linalg import redistribute
 from brmpi.linalg.axis import Axis
 from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.matrix import BlockCyclic
 from brmpi.linalg.qr import QR
+from brmpi.linalg.redistribute import copy, redistribute, transpose
 from brmpi.linalg.tall import cut, diagonal
 
 
@@ -85,12 +85,12 @@ def _wide(a, b):
     from brmpi.linalg.triangular import trsm
 
     m, grid = a.shape[0], a.grid
-    factors = QR(redistribute.transpose(a, conjugate=True), overwrite=True)
+    factors = QR(transpose(a, conjugate=True), overwrite=True)
     pivots = _regular(factors)
     x = factors.a.like(rows=factors.a.rows, cols=b.cols if b.nb == a.nb else Axis(b.shape[1], a.nb, grid.col_weights))
     x.local[...] = 0
     first = top(x, m)
-    redistribute.copy(b, first)
+    copy(b, first)
     trsm(top(factors.a, m), first, "L", "U", "C")
     factors.apply(x)
     return LeastSquares(x, np.zeros(b.shape[1], dtype=a.local.real.dtype), pivots)
@@ -99,7 +99,7 @@ def _wide(a, b):
 def _moved(b, rows):
     """b in a's layout."""
     cols = Axis(b.shape[1], rows.nb, b.grid.col_weights)
-    return redistribute.redistribute(b, rows=rows, cols=cols, nb=rows.nb)
+    return redistribute(b, rows=rows, cols=cols, nb=rows.nb)
 
 
 def top(a, n):
@@ -114,7 +114,7 @@ def top(a, n):
     -------
     BlockCyclic, whose elements are those of a
     """
-    part = copy.copy(a)
+    part = shallow(a)
     part.rows = cut(a.rows, n, a.grid.row_weights)
     part.shape = n, a.shape[1]
     part.local = a.local[: part.rows.count(a.grid.p)]
