@@ -143,6 +143,9 @@ def test_memory_is_asked_for_before_it_is_taken(comm, assert_all, monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: comm.size * 2**22)
     error = refused(comm, NotEnoughMemory, "on octavia", BlockCyclic, grid, shape, nb=512)
     assert_all(error.need == comm.size * 2**22)
+    monkeypatch.setattr(memory, "available", lambda: (comm.rank + 1) * 2**22)  # as each control group allows
+    error = refused(comm, NotEnoughMemory, "on octavia", BlockCyclic, grid, shape, nb=512)
+    assert_all(error.have == 2**22)
     monkeypatch.setattr(memory, "available", lambda: comm.size * 2**22 * 1.03)
     small = BlockCyclic(grid, shape, nb=512)
     assert_all(small.local.nbytes == 2**22)

@@ -159,10 +159,7 @@ class Axis:
         """
         block, inside = divmod(int(index), self.nb)
         slot = int(np.searchsorted(self.held[part], block))
-        whole = slot * self.nb
-        if slot and self.held[part][slot - 1] == self.blocks - 1:
-            whole += self.width(self.blocks - 1) - self.nb
-        return whole + (inside if block < self.blocks and self.owners[block] == part else 0)
+        return slot * self.nb + (inside if block < self.blocks and self.owners[block] == part else 0)
 
     def count(self, part):
         """How many indices a part owns.
