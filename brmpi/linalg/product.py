@@ -4,7 +4,7 @@ Each product is made in one of three ways, by what has to be sent. C stays: pane
 and panels of B along its columns, and every rank adds their product to its part of C (SUMMA). Or A stays: panels of B
 go to the ranks with the columns of A that they meet, and partial products are added up on their way to C. Or B stays,
 which is the same of the transposes. For square matrices without transposes C stays; a thin B is sent to A, and not
-A to B. Panels are on their way while BLAS works on those before them (``transport``).
+A to B. Panels are on their way while BLAS works on those before them (``transport``, ``traffic``).
 
 Source: R. A. van de Geijn and J. Watts, SUMMA: scalable universal matrix multiplication algorithm, Concurrency:
 Practice and Experience 9 (1997) 255-274.
@@ -27,7 +27,8 @@ from brmpi.linalg.operand import (
     together,
 )
 from brmpi.linalg.reduction import Reduction
-from brmpi.linalg.transport import DEPTH, TAGS, Fetch, Pieces, Route, Traffic, direct, ring
+from brmpi.linalg.traffic import Traffic
+from brmpi.linalg.transport import DEPTH, TAGS, Fetch, Pieces, Route, direct, ring
 
 WIDTH = 128  # columns of a panel, about: what BLAS needs to be fast
 ADDED = 1.25  # what sending a partial sum costs beside sending a panel, which is not added to

@@ -12,7 +12,8 @@ from brmpi.linalg import blas
 from brmpi.linalg.broadcast import Broadcast
 from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.operand import Operand, along, apart, here, letter, scalar, together
-from brmpi.linalg.transport import DEPTH, TAGS, Fetch, Traffic, ring
+from brmpi.linalg.traffic import Traffic
+from brmpi.linalg.transport import DEPTH, TAGS, Fetch, ring
 
 
 def trsm(a, b, side="L", uplo="L", ta="N", unit=False, alpha=1):
