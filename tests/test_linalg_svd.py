@@ -146,6 +146,15 @@ def test_few(comm, assert_all, dtype, power):
             assert_all(np.linalg.norm(vh @ vh.conj().T - np.eye(k)) <= rounding)
 
 
+def test_few_by_powers_where_values_hardly_fall(comm, assert_all):
+    """Each power takes (0.6)^4 of what the sample has of the other vectors: without any, five values are far off."""
+    a = made(np.r_[np.ones(5), np.full(45, 0.6)], 50, 50)
+    for grid in grids(comm, 2):
+        matrix = BlockCyclic.from_array(grid, a, 8)
+        off = [1 - svd_few(matrix, 5, 2, power)[1].min() for power in (0, 2, 8)]
+        assert_all(off[0] > 0.05 and off[1] < 0.5 * off[0] and off[2] < 1e-3, off)
+
+
 def test_few_find_low_rank_exactly(comm, assert_all):
     a = made([5.0, 4, 3, 2, 1], 50, 16)
     for grid in grids(comm, 1):
