@@ -127,6 +127,17 @@ def test_steps(comm, assert_all, monkeypatch):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("nb", [3, 8])
+def test_large_and_small_rows_over_all_ranks(comm, assert_all, nb):
+    """Where c is large, rows of very different size meet in the tree of QR."""
+    rng, bad = np.random.default_rng(1), []
+    for grid in grids(comm):
+        for a in (SPECIAL["rank deficient"], random(30, 30) * np.where(rng.random(30) < 0.2, 1e16, 1)[:, None]):
+            bad += wrong(a, grid, nb)
+    assert_all(not bad, bad[:3])
+
+
+@pytest.mark.mpi
 def test_no_convergence_is_named(comm, assert_all):
     for grid in grids(comm, 0):
         a = random(9, 9)
@@ -141,8 +152,8 @@ def test_weights_take_the_interval_to_one():
     least, steps = 1e-16, 0
     while abs(1 - least) > 1e-15:
         x = np.geomspace(least, 1, 1000)
-        (a, b, c), after = module._weights(least)
-        values = x * (a + b * x**2) / (1 + c * x**2)
+        step = module._weights(least)
+        values, after = module._mapped(x, *step), module._mapped(least, *step)
         assert values.min() >= after * (1 - 1e-12) and values.max() <= 1 + 1e-12
         least, steps = min(after, 1), steps + 1
     assert steps == 6

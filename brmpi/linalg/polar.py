@@ -5,6 +5,9 @@ Anal. Appl. 31, 2010: ``x (a + b x^H x) (1 + c x^H x)^-1`` takes singular values
 the interval in which they lie; six steps suffice for any matrix in double precision. Steps are made by QR of
 ``(sqrt(c) x; 1)`` while c is large, then by Cholesky factors. All of it is products and factorisations of matrices.
 
+Rows of ``(sqrt(c) x; 1)`` differ by up to ten orders of ten; QR over several ranks may lose digits of the small ones.
+Then u^H a is not hermitian; where that is seen, the iteration starts again with smaller c, and takes twice the steps.
+
 A matrix without full rank has no unique u: here an orthonormal one is found all the same, of a matrix next to it, at
 the distance of a rounding error. As u is square in the end, ``a = u (u^H a)`` holds for that as well.
 """
@@ -26,7 +29,7 @@ from brmpi.streams import Stream
 
 MOST = 30  # steps
 LARGE = 100  # c, from which a Cholesky factor would lose digits
-ROUNDS = 4  # of all steps, of which one is enough but for the worst matrices
+GENTLE = 1e-2  # the least value that a step is for where c must stay small, 2000; it then gains two orders of ten
 POWERS = 3  # steps of inverse iteration for the least singular value
 DOUBT = 0.3  # of what they find: the least may be smaller
 
@@ -64,18 +67,15 @@ def _tall(a):
         u, h = _tall(r)
         return matmul(q, u, a.like()), h
     u = _unitary(a)
-    for rounds in range(ROUNDS):
-        h, skew = _hermitian(matmul(u, a, ta="C"))
-        if rounds == ROUNDS - 1 or skew <= n * np.finfo(a.local.real.dtype).eps * norms.norm(h):
-            break
-        # Where rows of a differ by orders of ten, QR over several ranks may lose digits of the small ones; those of
-        # u^H a differ less.
-        u = matmul(u, _unitary(matmul(u, a, ta="C")))
+    h, skew = _hermitian(matmul(u, a, ta="C"))
+    if skew > n * np.finfo(a.local.real.dtype).eps * norms.norm(h):
+        u = _unitary(a, GENTLE)
+        h, _ = _hermitian(matmul(u, a, ta="C"))
     return u, h
 
 
-def _unitary(a):
-    """The factor u of a square matrix."""
+def _unitary(a, floor=0.0):
+    """The factor u of a square matrix; no step is for an interval that reaches below ``floor``."""
     n = a.shape[0]
     x, size = a.copy(), norms.norm(a, "max")
     i, j = x.indices
@@ -92,7 +92,8 @@ def _unitary(a):
         least = eps / (4 * n)
     for _ in range(MOST):
         least = min(least, 1.0)
-        step, least = _weights(least)
+        step = _weights(max(least, floor))
+        least = _mapped(least, *step)
         change = (_by_qr if step[2] > LARGE else _by_cholesky)(x, *step)
         # Convergence is cubic: what changed by the cube root of eps is there.
         if change <= (4 * eps) ** (1 / 3) and abs(1 - least) < 10 * eps:
@@ -113,13 +114,17 @@ def _hermitian(h):
 
 
 def _weights(least):
-    """(a, b, c) for singular values from ``least`` to 1, and from where they are to 1 after the step."""
+    """(a, b, c) for singular values from ``least`` to 1."""
     square = least * least
     d = np.cbrt(4 * (1 - square)) / np.cbrt(square * square)
     a = np.sqrt(1 + d) + 0.5 * np.sqrt(8 - 4 * d + 8 * (2 - square) / (square * np.sqrt(1 + d)))
     b = (a - 1) ** 2 / 4
-    c = a + b - 1
-    return (a, b, c), least * (a + b * square) / (1 + c * square)
+    return a, b, a + b - 1
+
+
+def _mapped(x, a, b, c):
+    """Where a step takes a singular value."""
+    return x * (a + b * x * x) / (1 + c * x * x)
 
 
 def _by_qr(x, a, b, c):
