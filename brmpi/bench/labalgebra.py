@@ -1,16 +1,17 @@
-"""LU and products on the five hosts of a lab: blocks by speed beside equal ones, and beside what each host does alone."""
+"""LU and products on the hosts of a lab: blocks by speed beside equal ones, and beside what each host does alone."""
 
 import re
 
 from brmpi.bench import report
 
-KINDS = {"lu": ("brmpi.linalg.hpl", re.compile(r"^W[RC]\d.*\s(\S+)$", re.M), "PASSED"),
-         "matmul": ("brmpi.bench.multiply", re.compile(r"(\S+) GFLOP/s$", re.M), "GFLOP/s")}
+KINDS = {"lu": ("brmpi.linalg.hpl", re.compile(r"^W[RC]\d.* (\S+)$", re.M), 1.0),
+         "matmul": ("brmpi.bench.multiply", re.compile(r"(\S+) GFLOP/s$", re.M), 0.6)}  # and n, beside LU's
+ALONE = 0.4  # n of one node, beside that of five: a part in as much time
 BARS = {("weighted", "equal"): 1.6, ("equal", "limit"): 0.85, ("weighted", "summed"): 0.8}
 UNIT = "flop/s"
 
 
-def rates(ask, kind, n, nb, launcher=("brmpi", "run"), shares="speed"):
+def rate(ask, kind, n, nb, shares="speed", on=()):
     """Speed of one run.
 
     Parameters
@@ -18,8 +19,8 @@ def rates(ask, kind, n, nb, launcher=("brmpi", "run"), shares="speed"):
     ask : callable of the words of a command, returning what it prints
     kind : "lu" or "matmul"
     n, nb : int
-    launcher : sequence of str, what goes before the module
     shares : "speed" or "equal"
+    on : words of ``brmpi run`` that say where; all nodes, if none
 
     Returns
     -------
@@ -30,39 +31,41 @@ def rates(ask, kind, n, nb, launcher=("brmpi", "run"), shares="speed"):
     Fault : it failed, or its residual is too large
     """
     module, pattern, _ = KINDS[kind]
-    said = ask(*launcher, module, "--n", str(n), "--nb", str(nb), "--shares", shares)
+    said = ask("brmpi", "run", *on, module, "--n", str(n), "--nb", str(nb), "--shares", shares)
     return 1e9 * float(pattern.findall(said)[-1])
 
 
-def rows(asked, nodes, start, n, nb, repeats):
+def rows(ask, nodes, n, nb, repeats):
     """Rows of both kinds of work.
 
     Parameters
     ----------
-    asked : callable of a node and the words of a command, returning what it prints there
+    ask : callable of the words of a command, returning what it prints
     nodes : sequence of str
-    start : str, the node where jobs are started
-    n, nb : int, of five nodes; one node alone has n / 2, as much work in as much time, about
-    repeats : int, each of all measurements in turn
+    n, nb : int, of LU on all nodes
+    repeats : int, of all measurements in turn
 
     Returns
     -------
     list of dict, from ``report.row``
     """
     found = []
-    for kind in KINDS:
+    for kind, (_, _, part) in KINDS.items():
+        size = round(n * part)
         weighted, equal, summed, limit = [], [], [], []
         for _ in range(repeats):
-            alone = [rates(lambda *words, node=node: asked(node, *words), kind, n // 2, nb, ("python", "-m"))
-                     for node in nodes]
+            alone = [rate(ask, kind, round(size * ALONE), nb, on=("--on", node)) for node in nodes]
             summed.append(sum(alone))
             limit.append(len(nodes) * min(alone))
-            weighted.append(rates(lambda *words: asked(start, *words), kind, n, nb))
-            equal.append(rates(lambda *words: asked(start, *words), kind, n, nb, shares="equal"))
+            weighted.append(rate(ask, kind, size, nb))
+            equal.append(rate(ask, kind, size, nb, "equal"))
+            singles = ", ".join(f"{node} {1e-9 * one:.3g}" for node, one in zip(nodes, alone))
+            print(f"{kind} alone: {singles}; together by speed {1e-9 * weighted[-1]:.3g}, equal {1e-9 * equal[-1]:.3g} "
+                  "GFLOP/s", flush=True)
         for variant, values, against, references in (
                 ("weighted", weighted, "equal", equal), ("weighted", weighted, "summed", summed),
                 ("equal", equal, "limit", limit)):
-            found.append(report.row(f"{kind} {variant} blas", n, len(nodes), values, UNIT, against, references))
+            found.append(report.row(f"{kind} {variant} blas", size, len(nodes), values, UNIT, against, references))
     return found
 
 

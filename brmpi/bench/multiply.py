@@ -8,7 +8,7 @@ import numpy as np
 from brmpi import mpi, speeds
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
-from brmpi.linalg import sizing
+from brmpi.linalg import pace, sizing
 from brmpi.linalg.matrix import BlockCyclic
 from brmpi.linalg.processgrid import ProcessGrid
 from brmpi.linalg.product import matmul
@@ -58,7 +58,11 @@ def main(comm, argv=None):
         if not 1 <= getattr(options, key) <= most:
             raise BadInput(f"--{key} = {getattr(options, key)}: must be >= 1 and at most {most}")
     shape = options.grid and sizing.grid_of(options.grid, comm.size)
-    grid = ProcessGrid(comm, shape, speeds.speeds(comm, "compute") if options.shares == "speed" else None)
+    by = None
+    if options.shares == "speed":
+        by = speeds.speeds(comm, "compute")
+        by = pace.shares(by, *pace.pace(comm), 2 * options.n**3, 8 * options.n**2)
+    grid = ProcessGrid(comm, shape, by)
     for _ in range(options.repeats):
         found = rate(grid, options.n, options.nb)
         if comm.rank == 0:

@@ -84,6 +84,23 @@ def publish(name, rows, **further):
     atomic.write(RESULTS.parent / "README.md", render())
 
 
+def last(name):
+    """What was published of a benchmark.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    dict; empty, if nothing was
+    """
+    try:
+        return json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+
+
 HEADINGS = ("what", "size", "ranks", "value", "unit", "against", "reference", "ratio", "spread")
 
 

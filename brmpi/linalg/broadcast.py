@@ -10,8 +10,9 @@ import time
 import numpy as np
 
 SEGMENT = 1 << 18  # bytes
-SPIN = 2e-3  # s of waiting, after which the core is left to others
-NAP = 2e-4  # s
+# A wait that lasts leaves the core to others; and a node that is held to a part of a core spends that part by spinning.
+SPIN = 2e-4  # s
+NAP = 1e-4  # s
 
 
 class Broadcast:

@@ -15,7 +15,7 @@ import numpy as np
 from brmpi import mpi, speeds
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
-from brmpi.linalg import hplproblem, sizing
+from brmpi.linalg import hplproblem, pace, sizing
 from brmpi.linalg.lu import LOOKAHEAD, factor
 from brmpi.linalg.memory import available
 from brmpi.linalg.processgrid import ProcessGrid
@@ -54,28 +54,6 @@ def solve(grid, n, nb, lookahead=LOOKAHEAD):
     return spent, hplproblem.residual(grid, x, nb)
 
 
-def rates(comm, seconds=0.1):
-    """Each rank's DGEMM, all at the same time. Collective.
-
-    Parameters
-    ----------
-    comm : communicator
-    seconds : float, how long to measure [s]
-
-    Returns
-    -------
-    (size,) float64 [flop/s]
-    """
-    a = np.full((512, 512), 0.5)
-    out = a @ a
-    comm.Barrier()
-    begin, count = time.perf_counter(), 0
-    while time.perf_counter() < begin + seconds or not count:
-        np.matmul(a, a, out=out)
-        count += 1
-    return np.array(comm.allgather(2 * 512**3 * count / (time.perf_counter() - begin)))
-
-
 def main(comm, argv=None):
     """Solve and print as HPL does. Collective.
 
@@ -100,7 +78,13 @@ def main(comm, argv=None):
     shape = options.grid and sizing.grid_of(options.grid, comm.size)
     by = speeds.speeds(comm, "compute") if options.shares == "speed" else None
     grid = ProcessGrid(comm, shape, by)
-    problem = _problem(grid, options)
+    rates, handling = pace.pace(comm)
+    problem = _problem(grid, options, rates)
+    if by is not None and comm.size > 1:  # what messages cost is known with N
+        shape = grid.shape
+        grid.free()
+        sent = 4 * problem.n**2 * (1 / shape[0] + (1 / shape[1] if shape[0] > 1 else 0))
+        grid = ProcessGrid(comm, shape, pace.shares(by, rates, handling, sizing.flops(problem.n), sent))
     if comm.rank == 0:
         mpi.say(_heading(grid, problem, options))
     failed = 0
@@ -118,7 +102,7 @@ def main(comm, argv=None):
     return 1 if failed else 0
 
 
-def _problem(grid, options):
+def _problem(grid, options, rates):
     """What is to be solved."""
     comm = grid.comm
     here = grid.memory.nodes.count(grid.memory.nodes[comm.rank])
@@ -133,7 +117,7 @@ def _problem(grid, options):
         chosen["fraction"] = options.memory
     if options.time_budget or (options.n is None and options.memory is None):
         chosen["seconds"] = sizing.seconds_of(options.time_budget or BUDGET)
-        chosen["rates"] = rates(comm)
+        chosen["rates"] = rates
     return comm.bcast(sizing.problem(comm.size, **chosen))
 
 
