@@ -15,7 +15,7 @@ NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 HOST = re.compile(rf"{NAME.pattern}(\.{NAME.pattern})*")
 USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]*")
 ARCHITECTURES = ("x86_64", "amd64", "i686", "aarch64", "arm64", "armv7l", "armv6l", "riscv64", "ppc64le")
-RESERVED = ("all", "accelerator", "probes", "tuning", "cluster", "localhost", "readme", *ARCHITECTURES)
+RESERVED = ("all", "accelerator", "probes", "tuning", "hpl", "cluster", "localhost", "readme", *ARCHITECTURES)
 
 
 @dataclass(frozen=True)
