@@ -50,7 +50,8 @@ def test_wrong():
     assert labalgebra.wrong([report.row("nbody equal numba", 10, 2, [1, 1], "x", "equal", [5, 5])]) == []
 
 
-@pytest.mark.parametrize(("ranks", "options"), [(0, ()), (2, ("--shares", "equal", "--grid", "2x1")), (3, ("--repeats", "2"))])
+@pytest.mark.parametrize(("ranks", "options"), [(0, ()), (2, ("--shares", "equal", "--grid", "2x1")),
+                                                (3, ("--repeats", "2"))])
 def test_product(launch, ranks, options):
     done = launch(ranks, "-m", "brmpi.bench.multiply", "--n", "300", "--nb", "32", *options)
     assert done.returncode == 0, done.stderr
@@ -58,8 +59,9 @@ def test_product(launch, ranks, options):
     assert labalgebra.KINDS["matmul"][1].findall(done.stdout)
 
 
-@pytest.mark.parametrize(("options", "said"), [(("--n", "0"), "--n = 0: must be >= 1"), (("--grid", "5x1"), "there are 2 ranks"),
-                                               (("--repeats", "0"), "--repeats = 0: must be >= 1")])
+@pytest.mark.parametrize(("options", "said"), [
+    (("--n", "0"), "--n = 0: must be >= 1"), (("--grid", "5x1"), "there are 2 ranks"),
+    (("--repeats", "0"), "--repeats = 0: must be >= 1")])
 def test_product_refuses(launch, options, said):
     done = launch(2, "-m", "brmpi.bench.multiply", *options)
     assert done.returncode == 2 and done.stderr.count(said) == 1
