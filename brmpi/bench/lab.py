@@ -144,7 +144,7 @@ def main(argv=None):
     parser.add_argument("--bodies", type=int, default=16384)
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--repeats", type=int, default=3, help="of each measurement, interleaved")
-    parser.add_argument("--equations", type=int, default=12000, help="of LU; products are 0.6 times as large")
+    parser.add_argument("--equations", type=int, default=12000, help="of LU; products are 0.75 times as large")
     parser.add_argument("--nb", type=int, default=128, help="of a block, in LU and products")
     parser.add_argument("--only", choices=PARTS, help="one part; what is published of the others stays")
     options = parser.parse_args(argv)
