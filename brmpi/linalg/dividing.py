@@ -181,22 +181,22 @@ def _deflated(d, z, rho, side, vectors):
     rho = float(rho)
     kept, last = [], None
     small = (rho * abs(z.astype(np.float64)) <= tol).tolist()
-    for now in order.tolist():
-        if small[now]:
+    for index in order.tolist():
+        if small[index]:
             continue
         if last is not None:
-            c, s = float(z[now]), -float(z[last])
+            c, s = float(z[index]), -float(z[last])
             long = sqrt(c * c + s * s)
             c, s = c / long, s / long
-            below, above = float(d[last]), float(d[now])
+            below, above = float(d[last]), float(d[index])
             if abs((above - below) * c * s) <= tol:
-                z[now], z[last] = long, 0
-                d[last], d[now] = below * c * c + above * s * s, below * s * s + above * c * c
-                vectors[[last, now]] = np.array([[c, s], [-s, c]], dtype=d.dtype) @ vectors[[last, now]]
-                side[last] = side[now] = side[last] | side[now]
+                z[index], z[last] = long, 0
+                d[last], d[index] = below * c * c + above * s * s, below * s * s + above * c * c
+                vectors[[last, index]] = np.array([[c, s], [-s, c]], dtype=d.dtype) @ vectors[[last, index]]
+                side[last] = side[index] = side[last] | side[index]
             else:
                 kept.append(last)
-        last = now
+        last = index
     return np.array(kept if last is None else [*kept, last], dtype=np.int64)
 
 

@@ -99,15 +99,15 @@ class _Elimination:
         self.pivots[panel.first: panel.first + panel.width] = panel.pivots
         last = min(ahead, self.panels - 1)
         columns = slice(a.cols.before(self.grid.q, min((last + 1) * a.nb, min(a.shape))), a.local.shape[1])
-        todo = ahead < self.panels
-        if todo and self._early(ahead):
+        due = ahead < self.panels
+        if due and self._early(ahead):
             self._ahead(k, ahead)
-            todo = False
+            due = False
         for _ in self._apply(panel, columns):
-            if todo and self.grid.P == 1 and self._early(ahead):
+            if due and self.grid.P == 1 and self._early(ahead):
                 self._ahead(k, ahead)
-                todo = False
-        if todo:
+                due = False
+        if due:
             self._ahead(k, ahead)
 
     def _early(self, ahead):
