@@ -56,9 +56,9 @@ class Journal:
             **program.about(),
             "seed": self.case.seed,
             "status": "running",
-            "started": _now(),
+            "started": now(),
             "step": 0,
-            "steps": self.case.steps,
+            "steps": getattr(self.case, "steps", None),
             "restarts": (before or {}).get("restarts", []),
         }
         self.ran()
@@ -93,14 +93,10 @@ class Journal:
                 first, arrays, _ = found
                 self.program.restore(arrays)
                 self.saved = first
-            began, now = self.before.get("agreed") or {}, self.about["agreed"]
-            for kernel in sorted(kernel for kernel in now if began.get(kernel, now[kernel]) != now[kernel]):
-                if self.comm.rank == 0:
-                    mpi.say(f"{self.program.name}: {kernel}: {began[kernel]} began this run and {now[kernel]} goes on "
-                            "with it: not to the same bits")
+            self.changed()
             self.about["started"] = self.before.get("started", self.about["started"])
             self.about["restarts"] = [*self.about["restarts"],
-                                      {"time": _now(), "step": first, "ranks": self.comm.size}]
+                                      {"time": now(), "step": first, "ranks": self.comm.size}]
         if first > self.case.steps:
             raise BadInput(f"steps = {self.case.steps}: the run in {self.path} has taken {first} already")
         self.about["step"] = first
@@ -109,6 +105,14 @@ class Journal:
             self._write(row or finite(self.program, 0))
             self.snapshot(0)
         return first
+
+    def changed(self):
+        """Tell people where a run is gone on with by other versions of kernels than it began with."""
+        began, agreed = (self.before or {}).get("agreed") or {}, self.about["agreed"]
+        for kernel in sorted(kernel for kernel in agreed if began.get(kernel, agreed[kernel]) != agreed[kernel]):
+            if self.comm.rank == 0:
+                mpi.say(f"{self.program.name}: {kernel}: {began[kernel]} began this run and {agreed[kernel]} goes on "
+                        "with it: not to the same bits")
 
     def _open(self, diagnostics, first, restarted):
         import h5py  # noqa: F401, loaded so that its version is told
@@ -257,7 +261,7 @@ class Journal:
         from brmpi.results import folder
 
         self.rows.close()
-        self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=_now())
+        self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=now())
         folder.record(self.path, self.about)
 
     def failed(self, error):
@@ -282,9 +286,9 @@ class Journal:
             if self.rows is not None:
                 self.rows.close()
         with contextlib.suppress(Exception):
-            now = folder.about(self.path)
-            if now.get("status") == "running":
-                folder.record(self.path, {**now, "status": f"failed: {why}", "ended": _now()})
+            found = folder.about(self.path)
+            if found.get("status") == "running":
+                folder.record(self.path, {**found, "status": f"failed: {why}", "ended": now()})
 
 
 def finite(program, step):
@@ -336,5 +340,11 @@ def whole(program, step):
     return state
 
 
-def _now():
+def now():
+    """The time of day, as run.json has it.
+
+    Returns
+    -------
+    str
+    """
     return datetime.now(UTC).isoformat(timespec="seconds")

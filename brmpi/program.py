@@ -21,28 +21,19 @@ A program is a class with
 and ``program.main(Program)`` under ``if __name__ == "__main__"``.
 """
 
-import argparse
-import dataclasses
 import os
 import shlex
-import signal
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 
-from brmpi import backends, kernels, mpi, replay
-from brmpi import case as cases
-from brmpi.arguments import Parser
+from brmpi import backends, command, mpi, replay
 from brmpi.balance import Balance
 from brmpi.errors import BadInput, BlewUp, Fault
 from brmpi.journal import Journal, finite
 from brmpi.kernels.opencl import Unavailable
 from brmpi.progress import clock, progress
 
-STOPPED = 75  # exit code of a run that was asked to stop and can go on (EX_TEMPFAIL)
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2)
 POLL = 0.05  # seconds between looks at signals and clocks
 
 
@@ -65,11 +56,11 @@ def run(kind, comm, argv=None):
     Fault : on every rank alike, as for a full disk
     """
     began = time.monotonic()
-    options = _options(kind, argv)
-    case, name, before = mpi.on_root(comm, _plan, kind, options)
+    options = command.options(kind, argv)
+    case, name, before = mpi.on_root(comm, command.plan, kind, options)
     backend = backends.resolve(comm, options.backend)
     timers, held = mpi.Timers(), []
-    with _Stop() as stop:
+    with command.Stop() as stop:
         with timers("start"):
             program = kind(case, comm, timers, backend)
             agreed = backends.settle(comm, backend, program.work(), before)
@@ -77,7 +68,7 @@ def run(kind, comm, argv=None):
             agreed = backends.warm(comm, program, agreed)
         row = None if before else _first_row(program, timers)
         with timers("start"):
-            path = mpi.on_root(comm, _folder, kind.name, name, options, before, held)
+            path = mpi.on_root(comm, command.claimed, kind.name, name, options, before, held)
             journal = Journal(comm, path, program, options, name, before, agreed)
         try:
             with timers("start"):
@@ -138,7 +129,7 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
     mpi.on_root(comm, journal.end, "done" if done else "stopped", step, table, time.monotonic() - began)
     if comm.rank == 0 and not quiet:
         mpi.say(_report(program, journal.path, done, step, step - first, seconds, table, balance.changes))
-    return 0 if done else STOPPED
+    return 0 if done else command.STOPPED
 
 
 def _report(program, path, done, step, steps, seconds, table, changes):
@@ -161,23 +152,6 @@ def _report(program, path, done, step, steps, seconds, table, changes):
     return (f"{program.name}: {steps} steps in {spent} on {ranks}{rate}"
             f"\n  {'seconds':<{width}}  " + "  ".join(f"{name:>8}" for name in ("min", "mean", "max"))
             + f"    share{rows}\n{follow}")
-
-
-class _Stop:
-    """Whether a signal asked this rank to stop, from here to the end of the ``with`` block."""
-
-    def __enter__(self):
-        self.asked = False
-        heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # as under nohup
-        self.before = {number: signal.signal(number, self._ask) for number in heard}
-        return self
-
-    def _ask(self, number, frame):
-        self.asked = True
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 class _Poll:
@@ -207,104 +181,8 @@ class _Poll:
 def main(kind):
     """Run a program as the process that it is: the last line of its module. Does not return.
 
-    Help is given without MPI, which takes a second to start under Open MPI 5.
-
     Parameters
     ----------
     kind : class, as described above
     """
-    if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
-        if os.environ.get("OMPI_COMM_WORLD_RANK", os.environ.get("PMI_RANK", "0")) == "0":
-            _parser(kind).print_help()
-        sys.exit(0)
-    mpi.run(lambda comm: run(kind, comm))
-
-
-def _parser(kind):
-    """What the command line may hold."""
-    parser = Parser(
-        prog=f"python -m brmpi.sims.{kind.name}", description=kind.__doc__.partition("\n")[0],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"keys of a case (TOML file, or --set KEY=VALUE): default, unit, meaning\n{cases.described(kind.Case)}")
-    parser.add_argument("case", nargs="?", help="TOML file with the keys below; without it, a small example")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the case")
-    parser.add_argument("--steps", metavar="N", help="the same as --set steps=N")
-    parser.add_argument("--out", metavar="FOLDER", help="where the run goes; else the next free results/…")
-    parser.add_argument("--overwrite", action="store_true", help="let --out replace the run that it holds")
-    parser.add_argument("--restart", action="store_true", help="go on from the last checkpoint")
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors")
-    parser.add_argument("--backend", default="auto", choices=kernels.BACKENDS, help="what runs the kernels")
-    return parser
-
-
-def _options(kind, argv):
-    """The command line, the same on every rank."""
-    options = _parser(kind).parse_args(argv)
-    for word in (argv if argv is not None else sys.argv[1:]):
-        if word != word.encode(errors="replace").decode():
-            raise BadInput(f"{word!a}: must be text in UTF-8")
-    pairs = []
-    for text in options.set:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise BadInput(f"--set {text}: must be KEY=VALUE")
-        pairs.append((name.strip(), value.strip()))
-    if options.steps is not None:
-        if not options.steps.isdigit():
-            raise BadInput(f"--steps {options.steps}: must be a whole number >= 0")
-        pairs.append(("steps", options.steps))
-    options.set = pairs
-    if options.restart and options.overwrite:
-        raise BadInput("--restart and --overwrite contradict each other: go on with the run, or replace it")
-    if options.overwrite and not options.out:
-        raise BadInput("--overwrite: needs --out FOLDER, the run to replace")
-    return options
-
-
-def _plan(kind, options):
-    """(case, its name, run.json of the run to go on with or None). Root only."""
-    from brmpi.results import folder
-
-    name = Path(options.case).stem if options.case else "default"
-    if not options.restart:
-        return _possible(cases.load(kind.Case, options.case, options.set)), name, None
-    path = folder.existing(kind.name, name, options.out)
-    before = folder.about(path)
-    for key, kinds, what in (("case", dict, "a table"), ("overrides", dict | None, "a table"),
-                             ("agreed", dict | None, "a table"),
-                             ("restarts", list | None, "a list")):
-        if not isinstance(before.get(key), kinds):
-            raise BadInput(f"{path}/run.json: {key} = {before.get(key)!r}: must be {what} to restart from")
-    old = cases.build(kind.Case, before["case"], {}, f"{path}/run.json")
-    values, origin = dict(before["case"]), {}
-    if options.case:
-        known = cases.read(options.case)
-        values.update({key: value for key, value in known.items() if key not in (before.get("overrides") or {})})
-        origin = dict.fromkeys(known, options.case)
-    for key, text in options.set:
-        values[key], origin[key] = cases.parsed(text), "--set"
-    case = cases.build(kind.Case, values, origin, f"{path}/run.json")
-    for field in dataclasses.fields(kind.Case):
-        new, was = getattr(case, field.name), getattr(old, field.name)
-        if new != was and not field.metadata["free"]:
-            raise BadInput(f"{origin.get(field.name, path)}: {field.name} = {new}: the run in {path} has {was}, "
-                           "and a restart cannot change it")
-    return _possible(case), before.get("case_name", name), {**before, "path": str(path)}
-
-
-def _possible(case):
-    """The case, unless its files cannot be written as it says."""
-    from brmpi.results.pieces import parallel_hdf5
-
-    if case.io == "mpio" and not parallel_hdf5():
-        raise BadInput("io = 'mpio': h5py here cannot write a file from several ranks; io = 'root' always works")
-    return case
-
-
-def _folder(program, name, options, before, held):
-    """Where the run goes; made, if it is new, and claimed. Root only."""
-    from brmpi.results import folder
-
-    path = before["path"] if before else str(folder.create(program, name, options.out, options.overwrite))
-    held.append(folder.claim(path))
-    return path
+    command.start(kind, run)

@@ -38,10 +38,11 @@ class Lines(Silent):
     ----------
     name : str, the program
     first, steps : int, steps done at the start and at the end
+    unit : str, what is counted; nothing where only the part of the whole has a meaning
     """
 
-    def __init__(self, name, first, steps):
-        self.name, self.first, self.steps = name, first, steps
+    def __init__(self, name, first, steps, unit="step"):
+        self.name, self.first, self.steps, self.unit = name, first, steps, unit
         self.start = self.said = time.monotonic()
 
     def show(self, step, text):
@@ -58,7 +59,9 @@ class Lines(Silent):
         self.said = now
         gone = now - self.start
         left = gone / (step - self.first) * (self.steps - step)
-        say(f"{self.name}: step {step} of {self.steps} ({100 * step / self.steps:.0f} %), {text}, "
+        percent = f"{100 * step / self.steps:.0f} %"
+        done = f"{self.unit} {step} of {self.steps} ({percent})" if self.unit else percent
+        say(f"{self.name}: {done}, {text}, "
             f"{clock(gone)} gone, about {clock(left)} to go")
 
 
@@ -69,15 +72,18 @@ class Bar(Silent):
     ----------
     name : str, the program
     first, steps : int, steps done at the start and at the end
+    unit : str, as ``Lines`` has it
     """
 
-    def __init__(self, name, first, steps):
+    def __init__(self, name, first, steps, unit="step"):
+        from rich import progress as columns
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         console = Console(force_terminal=True, width=_width())
-        self.bar = Progress(TextColumn(name), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[text]}"),
-                            TimeRemainingColumn(), console=console, auto_refresh=False, transient=True)
+        done = columns.MofNCompleteColumn() if unit else columns.TaskProgressColumn()
+        self.bar = columns.Progress(columns.TextColumn(name), columns.BarColumn(), done,
+                                    columns.TextColumn("{task.fields[text]}"), columns.TimeRemainingColumn(),
+                                    console=console, auto_refresh=False, transient=True)
         self.task = self.bar.add_task(name, total=steps, completed=first, text="")
         self.drawn = 0.0
 
@@ -104,7 +110,7 @@ class Bar(Silent):
                 self.bar.update(self.task, completed=step, text=text, refresh=True)
 
 
-def progress(root, name, first, steps, quiet=False):
+def progress(root, name, first, steps, quiet=False, unit="step"):
     """The right kind of progress for this process.
 
     Parameters
@@ -113,6 +119,7 @@ def progress(root, name, first, steps, quiet=False):
     name : str, the program
     first, steps : int, steps done at the start and at the end
     quiet : bool
+    unit : str, what is counted; nothing where only the part of the whole has a meaning
 
     Returns
     -------
@@ -120,7 +127,7 @@ def progress(root, name, first, steps, quiet=False):
     """
     if quiet or not root:
         return Silent()
-    return (Bar if _terminal() is not None else Lines)(name, first, steps)
+    return (Bar if _terminal() is not None else Lines)(name, first, steps, unit)
 
 
 def clock(seconds):

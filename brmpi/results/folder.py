@@ -12,7 +12,7 @@ from brmpi.errors import BadInput, Fault
 from brmpi.results import disk
 
 INDEX = "snapshots.xmf"  # of snapshots, for other programs
-PICTURES = ("diagnostics.png", "bodies.png", "fields.png", "movie.gif")
+PICTURES = ("diagnostics.png", "convergence.png", "bodies.png", "fields.png", "movie.gif")
 
 
 def create(program, case, out=None, overwrite=False, base="results"):

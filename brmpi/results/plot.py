@@ -7,7 +7,7 @@ import numpy as np
 
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
-from brmpi.results import atoms, bodies, canvas, curves, diagnostics, fields, folder, hdf5, snapshots
+from brmpi.results import atoms, bodies, canvas, convergence, curves, diagnostics, fields, folder, hdf5, snapshots
 
 PANELS = 6  # times in a picture of many bodies
 FRAMES = 150  # pictures in a film
@@ -128,6 +128,10 @@ class Source:
         found = {}
         if self.rows is not None:
             table, columns = _table(self.rows)
+            if self._about.get("estimates") and len(table.get("step", ())):
+                exact = self._about.get("exact") or {}
+                return {"convergence.png": lambda: convergence.draw(table, columns, exact, self._distribution(),
+                                                                    self._title)}
             if len(table.get("step", ())):
                 found["diagnostics.png"] = lambda: curves.draw(table, columns, self._title)
         if self.files:
@@ -139,6 +143,12 @@ class Source:
             if any(np.prod(fields.values(mesh)[0].shape) for mesh in last.meshes.values()):
                 found[f"{prefix}fields.png"] = self._fields
         return found
+
+    def _distribution(self):
+        """The newest snapshot's mesh of how samples are distributed, or None."""
+        if not self.files:
+            return None
+        return snapshots.read(self.files[-1]).meshes.get("distribution")
 
     def _chosen(self, count):
         """Snapshots at even distances from the first to the last, in a small number."""

@@ -36,7 +36,8 @@ def main(argv):
         path = path.parent
     about = folder.about(path)
     table, columns = _diagnostics(path)
-    paragraphs = [_what(path, about, table), _sections(about), _conserved(table, columns), _files(path, table)]
+    paragraphs = [_what(path, about, table), _estimates(about), _sections(about), _conserved(table, columns),
+                  _files(path, table)]
     print("\n\n".join("\n".join(lines) for lines in paragraphs if lines))
     return 0
 
@@ -182,6 +183,18 @@ def _sections(about):
     for name, times in sorted(wall.items(), key=lambda item: -item[1].get("mean", 0)):
         share = f"{100 * times['mean'] / total:7.1f}%" if total else ""
         lines.append(f"{name:<16}" + "".join(f"{times[key]:10.3f}" for key in ("min", "mean", "max")) + share)
+    return lines
+
+
+def _estimates(about):
+    """What was sampled: each quantity with its standard error, and its exact value where that is known."""
+    found, exact = about.get("estimates") or {}, about.get("exact") or {}
+    if not found:
+        return []
+    lines = [f"{'estimate':<26}{'value':>16}{'error':>12}" + (f"{'exact':>16}" if exact else "")]
+    for name, one in found.items():
+        line = f"{name:<26}{one['value']:16.9g}{one['error']:12.2e}"
+        lines.append(f"{line}{exact[name]:16.9g}" if name in exact else line + f"  {one.get('unit', '')}".rstrip())
     return lines
 
 

@@ -1,0 +1,109 @@
+"""What is kept of samples: rows that add up to means, variances, covariances and a histogram."""
+
+import numpy as np
+
+
+class Moments:
+    """The layout of a row: count, sums, sums of products, counts of a histogram.
+
+    Values are taken from ``centre`` before they are multiplied, so that no variance is lost where a mean is large.
+
+    Parameters
+    ----------
+    centre : (k,) float64, near the mean of each quantity
+    known : sequence of float, the exact means of the last quantities, which are control variates
+    edges : (bins + 1,) float64, equally spaced edges of the first quantity's histogram, or None; what is outside
+        counts in the first or the last bin
+
+    Attributes
+    ----------
+    width : int, of a row
+    """
+
+    def __init__(self, centre, known=(), edges=None):
+        self.centre = np.atleast_1d(np.asarray(centre, dtype=float))
+        self.known, self.edges = np.asarray(known, dtype=float), edges
+        k = len(self.centre)
+        self.pairs = np.triu_indices(k) if len(self.known) else (np.arange(k),) * 2
+        self.bins = 0 if edges is None else len(edges) - 1
+        self.width = 1 + k + len(self.pairs[0]) + self.bins
+
+    def row(self, values):
+        """The row of some samples.
+
+        Parameters
+        ----------
+        values : (n, k) float64
+
+        Returns
+        -------
+        (width,) float64
+        """
+        from_centre = values - self.centre
+        parts = [[len(values)], from_centre.sum(axis=0)]
+        parts.append([np.sum(from_centre[:, i] * from_centre[:, j]) for i, j in zip(*self.pairs)])
+        if self.bins:
+            low, high = self.edges[0], self.edges[-1]
+            place = np.clip((values[:, 0] - low) * (self.bins / (high - low)), 0, self.bins - 1).astype(int)
+            parts.append(np.bincount(place, minlength=self.bins))
+        return np.concatenate(parts)
+
+    def sums(self, count, total, squares):
+        """The row of samples of which sums from the centre are known already, without a histogram.
+
+        Parameters
+        ----------
+        count : int
+        total, squares : (k,) float64
+
+        Returns
+        -------
+        (width,) float64
+        """
+        return np.concatenate([[count], total, squares])
+
+    def estimates(self, total):
+        """Means and their standard errors.
+
+        Parameters
+        ----------
+        total : (width,) float64, sum of rows
+
+        Returns
+        -------
+        values, errors : (k - controls,) float64; errors are infinite where there are too few samples
+        """
+        n, k, q = total[0], len(self.centre), len(self.known)
+        kept = k - q
+        if n < 1:
+            return np.full(kept, np.nan), np.full(kept, np.inf)
+        mean = total[1 : 1 + k] / n
+        products = total[1 + k : 1 + k + len(self.pairs[0])]
+        if n < 2 + q:
+            return (mean + self.centre)[:kept], np.full(kept, np.inf)
+        if not q:
+            variance = np.maximum(products - n * mean**2, 0) / (n - 1)
+            return mean + self.centre, np.sqrt(variance / n)
+        spread = np.zeros((k, k))
+        spread[self.pairs] = products
+        spread = (spread + np.triu(spread, 1).T - n * np.outer(mean, mean)) / (n - 1)
+        slope = np.linalg.lstsq(spread[kept:, kept:], spread[kept:, :kept], rcond=None)[0]
+        off = mean[kept:] + self.centre[kept:] - self.known
+        rest = np.diag(spread)[:kept] - np.einsum("ij,ij->j", slope, spread[kept:, :kept])
+        variance = np.maximum(rest, 0) * (n - 1) / (n - 1 - q)
+        return mean[:kept] + self.centre[:kept] - off @ slope, np.sqrt(variance / n)
+
+    def histogram(self, total):
+        """How the first quantity is distributed.
+
+        Parameters
+        ----------
+        total : (width,) float64, sum of rows
+
+        Returns
+        -------
+        (bins + 1,) float64 edges and (bins,) float64 density, or None where none is kept
+        """
+        if not self.bins or total[0] < 1:
+            return None
+        return self.edges, total[-self.bins:] / (total[0] * np.diff(self.edges))
