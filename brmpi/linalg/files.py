@@ -11,7 +11,7 @@ import numpy as np
 from brmpi.errors import BadInput, Fault
 from brmpi.linalg.matrix import BlockCyclic, suits
 from brmpi.results import disk, hdf5
-from brmpi.results.pieces import Piece, agreed, parallel_hdf5
+from brmpi.results.pieces import Piece, agreed, finish, parallel_hdf5
 
 TAG = 7302
 
@@ -317,7 +317,7 @@ def _through_root(a, path, datasets, attributes, needed):
             except Exception as error:
                 failure = error
     if comm.rank == 0:
-        failure = _settle(path, needed, failure, file, sink)
+        failure = finish(path, file, sink, needed, failure)
     agreed(comm, failure)
 
 
@@ -341,29 +341,5 @@ def _together(a, path, datasets, attributes, needed):
         failure = failure or error
     failure = next((told for told in comm.allgather(failure) if told is not None), None)
     if comm.rank == 0:
-        failure = _settle(path, needed, failure)
+        failure = finish(path, None, None, needed, failure)
     agreed(comm, failure)
-
-
-def _settle(path, needed, failure, file=None, sink=None):
-    """Close a file and put it in place, or remove it; what went wrong, as the person should read it."""
-    try:
-        if file is not None:
-            file.close()
-    except Exception as error:
-        failure = failure or error
-    part, written = disk.part(path), 0
-    if sink is not None:
-        sink.close()
-        failure = sink.failure or failure  # the disk's word, rather than HDF5's complaint that follows from it
-        written = part.stat().st_blocks * 512 if part.exists() else 0
-    if failure is None:
-        try:
-            disk.settle(path)
-        except OSError as error:
-            failure = error
-    if isinstance(failure, OSError):
-        failure = disk.fault(failure, path, needed, written)
-    if failure is not None:
-        disk.discard(path)
-    return failure

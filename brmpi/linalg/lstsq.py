@@ -8,9 +8,10 @@ import numpy as np
 from brmpi.linalg.axis import Axis
 from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.matrix import BlockCyclic
+from brmpi.linalg.norms import diagonal
 from brmpi.linalg.qr import QR
 from brmpi.linalg.redistribute import copy, redistribute, transpose
-from brmpi.linalg.tall import cut, diagonal
+from brmpi.linalg.tall import cut
 
 
 class LeastSquares(NamedTuple):
@@ -123,7 +124,7 @@ def top(a, n):
 
 def _regular(factors):
     """The diagonal of R; Singular where an element is nearly zero."""
-    pivots = diagonal(factors.a)
+    pivots = diagonal(factors.a).real
     if len(pivots):
         sizes = np.abs(pivots)
         small = np.flatnonzero(sizes <= max(factors.a.shape) * np.finfo(pivots.dtype).eps * sizes.max())

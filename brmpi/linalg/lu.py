@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 
-from brmpi.linalg import blas
+from brmpi.linalg import blas, norms
 from brmpi.linalg.failures import Mismatch, Singular
 from brmpi.linalg.operand import together
 from brmpi.linalg.panel import Panel
@@ -246,16 +246,7 @@ class LU:
         -------
         (min(m, n),) ndarray, on every rank
         """
-        from mpi4py import MPI
-
-        a = self.matrix
-        i, j = a.indices
-        mine = np.zeros(min(a.shape), dtype=a.dtype)
-        common, here, there = np.intersect1d(i, j, assume_unique=True, return_indices=True)
-        mine[common] = a.local[here, there]
-        whole = np.empty_like(mine)
-        a.grid.comm.Allreduce(mine, whole, MPI.SUM)
-        return whole
+        return norms.diagonal(self.matrix)
 
     def check(self):
         """Refuse to go on with a singular matrix. Collective.

@@ -6,6 +6,7 @@ import numpy as np
 
 from brmpi.linalg.axis import Axis
 from brmpi.linalg.householder import columnwise
+from brmpi.linalg.norms import diagonal
 from brmpi.linalg.tree import Tree
 from brmpi.partition import shares
 
@@ -109,25 +110,6 @@ def cut(axis, n, weights):
     return short
 
 
-def diagonal(a):
-    """The real part of a matrix's diagonal. Collective.
-
-    Parameters
-    ----------
-    a : (m, n) BlockCyclic
-
-    Returns
-    -------
-    (min(m, n),) ndarray of floats of a's precision, on every rank
-    """
-    whole = np.zeros(min(a.shape), dtype=a.local.real.dtype)
-    common, i, j = np.intersect1d(*a.indices, assume_unique=True, return_indices=True)
-    whole[common] = a.local[i, j].real
-    told = np.empty_like(whole)
-    a.grid.comm.Allreduce(whole, told)
-    return told
-
-
 def positive(q, r):
     """Turn columns of q and rows of r so that the diagonal of r is >= 0. Collective.
 
@@ -140,7 +122,7 @@ def positive(q, r):
     -------
     q, r
     """
-    sign = np.where(diagonal(r) < 0, -1, 1).astype(r.local.real.dtype)
+    sign = np.where(diagonal(r).real < 0, -1, 1).astype(r.local.real.dtype)
     q.local *= sign[q.indices[1]]
     r.local *= sign[r.indices[0], None]
     return q, r

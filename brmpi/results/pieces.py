@@ -169,7 +169,7 @@ def _write_at_root(comm, path, datasets, attributes, checksum, needed, blocks):
         file = hdf5.create(sink, checksum)
         made = hdf5.make(file, datasets, attributes, checksum)
     except Exception as error:
-        failure = _finish(path, file, sink, needed, error)
+        failure = finish(path, file, sink, needed, error)
     agreed(comm, failure)
 
     for name, piece in datasets.items():
@@ -185,11 +185,24 @@ def _write_at_root(comm, path, datasets, attributes, checksum, needed, blocks):
                         made[name][within(slab, offset)] = data
                     except Exception as error:
                         failure = error
-    agreed(comm, _finish(path, file, sink, needed, failure))
+    agreed(comm, finish(path, file, sink, needed, failure))
 
 
-def _finish(path, file, sink, needed, failure):
-    """Close and put the file in place, or remove it; returns what went wrong as the person should read it."""
+def finish(path, file, sink, needed, failure):
+    """Close and put a file in place that was written beside it, or remove it. Not collective.
+
+    Parameters
+    ----------
+    path : Path, of the file
+    file : h5py.File, or None where others close it
+    sink : disk.Sink that it went through, or None
+    needed : int, bytes that it needs
+    failure : exception or None, what went wrong so far
+
+    Returns
+    -------
+    exception or None, what went wrong as the person should read it
+    """
     try:
         if file is not None:
             file.close()
@@ -247,7 +260,7 @@ def _write_together(comm, path, datasets, attributes, needed):
         failure = failure or error
     failure = next((told for told in comm.allgather(failure) if told is not None), None)
     if comm.rank == 0:
-        failure = _finish(path, None, None, needed, failure)
+        failure = finish(path, None, None, needed, failure)
     agreed(comm, failure)
 
 
