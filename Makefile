@@ -34,7 +34,7 @@ BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspat
   --ignore=tests/lab
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels soak bench bench-gravity bench-hpl \
-  bench-kernels bench-lab bench-linalg bench-sims clean
+  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -85,7 +85,7 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
@@ -118,6 +118,9 @@ bench-hpl: install  ## brmpi's LU beside the reference HPL, in turns, on the sam
 
 bench-linalg: install  ## products and LU beside ScaLAPACK, BLAS alone, fewer ranks, and the least that must be sent
 	@python -m brmpi.bench.linalg
+
+bench-montecarlo: install $(addprefix bench/c/build/,pi philox transport) .venv-peers/installed  ## sampling beside C, two ranks, other pools, and in a lab; needs root
+	@python -m brmpi.bench.montecarlo
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab
