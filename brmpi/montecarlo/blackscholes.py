@@ -1,0 +1,147 @@
+"""Closed forms under Black and Scholes: a lognormal price with constant rate, dividend yield and volatility.
+
+Sources: Black & Scholes, J. Polit. Econ. 81 (1973) 637; Kemna & Vorst, J. Bank. Finance 14 (1990) 113; Reiner &
+Rubinstein, Risk 4(8) (1991) 28; Margrabe, J. Finance 33 (1978) 177.
+"""
+
+import math
+
+import numpy as np
+from scipy.special import ndtr
+
+SIGN = {"call": 1.0, "put": -1.0}
+
+
+def lognormal(kind, forward, strike, deviation, discount):
+    """The price of an option on what is lognormal at expiry.
+
+    Parameters
+    ----------
+    kind : "call" or "put"
+    forward : float > 0, expected value at expiry [money]
+    strike : float >= 0 [money]
+    deviation : float >= 0, of the logarithm at expiry
+    discount : float > 0
+
+    Returns
+    -------
+    float [money]
+    """
+    sign = SIGN[kind]
+    if deviation == 0 or strike == 0:
+        return discount * max(sign * (forward - strike), 0.0)
+    upper = math.log(forward / strike) / deviation + deviation / 2
+    return discount * sign * (forward * ndtr(sign * upper) - strike * ndtr(sign * (upper - deviation)))
+
+
+def european(kind, spot, strike, rate, dividend, volatility, maturity):
+    """The price of a European option.
+
+    Parameters
+    ----------
+    kind : "call" or "put"
+    spot : float > 0 [money]
+    strike : float >= 0 [money]
+    rate, dividend : float, continuous [1 / year]
+    volatility : float >= 0 [1 / sqrt(year)]
+    maturity : float >= 0 [years]
+
+    Returns
+    -------
+    float [money]
+    """
+    forward = spot * math.exp((rate - dividend) * maturity)
+    return lognormal(kind, forward, strike, volatility * math.sqrt(maturity), math.exp(-rate * maturity))
+
+
+def greeks(kind, spot, strike, rate, dividend, volatility, maturity):
+    """Derivatives of the price of a European option.
+
+    Parameters
+    ----------
+    kind, spot, strike, rate, dividend, volatility, maturity : as in ``european``, the last two > 0
+
+    Returns
+    -------
+    dict: delta, gamma [1 / money] and vega [money for a volatility of 1]
+    """
+    sign, deviation = SIGN[kind], volatility * math.sqrt(maturity)
+    upper = (math.log(spot / strike) + (rate - dividend) * maturity) / deviation + deviation / 2
+    density = math.exp(-upper * upper / 2) / math.sqrt(2 * math.pi)
+    off = math.exp(-dividend * maturity)
+    return {"delta": sign * off * float(ndtr(sign * upper)), "gamma": off * density / (spot * deviation),
+            "vega": spot * off * density * math.sqrt(maturity)}
+
+
+def geometric_asian(kind, spot, strike, rate, dividend, volatility, maturity, steps):
+    """The price of an option on the geometric mean of the prices after each of some equal steps.
+
+    Parameters
+    ----------
+    kind, spot, strike, rate, dividend, volatility, maturity : as in ``european``
+    steps : int >= 1
+
+    Returns
+    -------
+    float [money]
+    """
+    mean_time = maturity * (steps + 1) / (2 * steps)
+    variance = volatility**2 * maturity * (steps + 1) * (2 * steps + 1) / (6 * steps**2)
+    forward = spot * math.exp((rate - dividend - volatility**2 / 2) * mean_time + variance / 2)
+    return lognormal(kind, forward, strike, math.sqrt(variance), math.exp(-rate * maturity))
+
+
+def geometric_basket(kind, spots, weights, strike, rate, dividend, covariance, maturity):
+    """The price of an option on a weighted geometric mean of several prices.
+
+    Parameters
+    ----------
+    kind : "call" or "put"
+    spots : (assets,) float64 > 0 [money]
+    weights : (assets,) float64 > 0, adding up to 1
+    strike, rate, dividend, maturity : as in ``european``
+    covariance : (assets, assets) float64, of the logarithms in a year
+
+    Returns
+    -------
+    float [money]
+    """
+    variance = float(weights @ covariance @ weights) * maturity
+    drift = (rate - dividend) * maturity - float(weights @ np.diag(covariance)) * maturity / 2
+    forward = math.exp(float(weights @ np.log(spots)) + drift + variance / 2)
+    return lognormal(kind, forward, strike, math.sqrt(variance), math.exp(-rate * maturity))
+
+
+def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, maturity):
+    """The price of an option that comes to life, or ends, when the price touches a level at any time.
+
+    Parameters
+    ----------
+    kind : "call" or "put"
+    payoff : "up-and-out", "up-and-in", "down-and-out" or "down-and-in"
+    spot, strike, rate, dividend, volatility, maturity : as in ``european``, the last two > 0
+    level : float > 0, above the spot for up and below it for down [money]
+
+    Returns
+    -------
+    float [money]
+    """
+    phi, eta = SIGN[kind], 1.0 if payoff.startswith("down") else -1.0
+    deviation, carry = volatility * math.sqrt(maturity), rate - dividend
+    mu = carry / volatility**2 - 0.5
+    shift = (1 + mu) * deviation
+    kept, paid = math.exp(-dividend * maturity), math.exp(-rate * maturity)
+
+    def _term(at, side, power):
+        ratio = (level / spot) ** (2 * mu) if power else 1.0
+        square = (level / spot) ** 2 if power else 1.0
+        return phi * ratio * (spot * kept * square * ndtr(side * at) - strike * paid * ndtr(side * (at - deviation)))
+
+    a = _term(math.log(spot / strike) / deviation + shift, phi, False)
+    b = _term(math.log(spot / level) / deviation + shift, phi, False)
+    c = _term(math.log(level**2 / (spot * strike)) / deviation + shift, eta, True)
+    d = _term(math.log(level / spot) / deviation + shift, eta, True)
+    inside = {(1.0, 1.0, True): c, (1.0, 1.0, False): a - b + d, (1.0, -1.0, True): a, (1.0, -1.0, False): b - c + d,
+              (-1.0, 1.0, True): b - c + d, (-1.0, 1.0, False): a, (-1.0, -1.0, True): a - b + d,
+              (-1.0, -1.0, False): c}[phi, eta, strike > level]
+    return float(inside if payoff.endswith("in") else a - inside)

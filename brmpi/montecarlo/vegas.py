@@ -1,0 +1,106 @@
+"""VEGAS: importance sampling with a density that is a product of steps, fitted to the function while warming up.
+
+Each dimension has a grid of intervals that are equally likely; where the square of the function is large they become
+narrow. The grid is fitted on a fixed number of points and then kept, so that the estimate is an ordinary mean.
+
+Source: Lepage, J. Comput. Phys. 27 (1978) 192 and 439 (2021) 110386.
+"""
+
+import numpy as np
+
+from brmpi import partition, sums
+
+BLOCK = 4096  # points that one rank takes together
+
+
+class Grid:
+    """Intervals of each dimension, all equally likely.
+
+    Parameters
+    ----------
+    dimension : int
+    intervals : int, of a dimension
+
+    Attributes
+    ----------
+    edges : (dimension, intervals + 1) float64, from 0 to 1
+    """
+
+    def __init__(self, dimension, intervals=64):
+        self.edges = np.tile(np.linspace(0, 1, intervals + 1), (dimension, 1))
+
+    def mapped(self, points):
+        """Points where the grid puts them.
+
+        Parameters
+        ----------
+        points : (n, dimension) float64 in (0, 1)
+
+        Returns
+        -------
+        x : (n, dimension) float64 in (0, 1)
+        jacobian : (n,) float64, volume of x's by that of points
+        place : (n, dimension) int64, interval of each coordinate
+        """
+        dimension, count = len(self.edges), self.edges.shape[1] - 1
+        scaled = points * count
+        place = np.minimum(scaled.astype(np.int64), count - 1)
+        axis = np.arange(dimension)
+        low, high = self.edges[axis, place], self.edges[axis, place + 1]
+        return low + (scaled - place) * (high - low), np.prod((high - low) * count, axis=1), place
+
+    def refine(self, weights, damping):
+        """Move the edges so that intervals carry more alike weights.
+
+        Parameters
+        ----------
+        weights : (dimension, intervals) float64 >= 0
+        damping : float, 0 for no move; 0.5 to 1.5 is usual
+        """
+        count = weights.shape[1]
+        for edges, weight in zip(self.edges, weights):
+            if not weight.sum() > 0:
+                continue
+            near = np.pad(weight, 1, mode="edge")
+            smooth = (near[:-2] + 6 * weight + near[2:]) / 8
+            part = np.maximum(smooth / smooth.sum(), 1e-30)
+            part = np.where(part < 1, ((1 - part) / -np.log(np.minimum(part, 1 - 1e-15))), 1.0) ** damping
+            heights = np.concatenate([[0.0], np.cumsum(part)])
+            inner = np.interp(np.arange(1, count) * (heights[-1] / count), heights, edges)
+            edges[1:-1] = inner
+
+
+def fitted(comm, function, sample, dimension, iterations, points, damping, speeds):
+    """A grid fitted to a function, the same bits on any number of ranks. Collective.
+
+    Parameters
+    ----------
+    comm : communicator
+    function : of (n, dimension) float64 to (n,) float64
+    sample : function of first and count to (count, dimension) float64 in (0, 1), points by index
+    dimension, iterations : int
+    points : int, of an iteration
+    damping : float, as ``Grid.refine`` has it
+    speeds : (ranks,) float64 > 0
+
+    Returns
+    -------
+    Grid
+    """
+    grid = Grid(dimension)
+    blocks = -(-points // BLOCK)
+    edges = partition.offsets(partition.shares(blocks, speeds))
+    width = grid.edges.shape[1] - 1
+    for iteration in range(iterations):
+        rows = [_weights(grid, function, sample(iteration * points + block * BLOCK, min(BLOCK, points - block * BLOCK)))
+                for block in range(edges[comm.rank], edges[comm.rank + 1])]
+        rows = np.array(rows).reshape(len(rows), dimension * width)
+        grid.refine(sums.total(comm, rows).reshape(dimension, width), damping)
+    return grid
+
+
+def _weights(grid, function, points):
+    """Squares of the weighted function, by interval of each dimension."""
+    x, jacobian, place = grid.mapped(points)
+    squares = (function(x) * jacobian) ** 2
+    return np.array([np.bincount(column, squares, grid.edges.shape[1] - 1) for column in place.T])
