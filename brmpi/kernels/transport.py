@@ -2,9 +2,9 @@
 
 Particle i has the Philox blocks whose counters are (n, i % 2**64, i // 2**64, 0), n = 0, 1, ..., which are the words
 2**66 i and on of a stream. Block 0 is its source; each event takes two words of the next blocks: the first is the
-optical path to the next collision, -log(u), the second decides what comes of the event. Fragments of a particle that was
-split take turns, the last one made first. So a history depends on its index alone. All versions agree bit for bit: they
-are made of +, -, *, / and square root, in the same order. Sums are taken in the order of particles.
+optical path to the next collision, -log(u), the second decides what comes of the event. Fragments of a particle that
+was split take turns, the last one made first. So a history depends on its index alone. All versions agree bit for bit:
+they are made of +, -, *, / and square root, in the same order. Sums are taken in the order of particles.
 
 A slab is followed in optical depth, where layers differ by nothing but the share of collisions that scatter:
 
@@ -12,7 +12,7 @@ A slab is followed in optical depth, where layers differ by nothing but the shar
 
 A sphere is followed along the chord: h from its middle, q the square of its distance from the centre, r**2 = q + h**2.
 
-Source: Lux & Koblinger, "Monte Carlo Particle Transport Methods" (1991): expected absorption, Russian roulette, splitting.
+Source: Lux & Koblinger, "Monte Carlo Particle Transport Methods: Neutron and Photon Calculations" (1991).
 """
 
 import math
@@ -112,8 +112,8 @@ def histories(key, first, count, problem, backend="auto"):
 
     Returns
     -------
-    (2, 4) float64: sums and sums of squares over particles of the weight that is transmitted (that leaves, in a sphere),
-        reflected, absorbed, and that leaves without a collision; the same bits in all versions
+    (2, 4) float64: sums and sums of squares over particles of the weight that is transmitted (that leaves, in a
+        sphere), reflected, absorbed, and that leaves without a collision; the same bits in all versions
 
     Raises
     ------
@@ -162,7 +162,7 @@ def _checked(key, first, count):
     if len(key) != 2 or not all(0 <= half < 2**64 for half in key):
         raise ValueError(f"key = {key}: must be two numbers >= 0 and < 2**64")
     if first < 0 or count < 0 or first >= ALL or first % 2**64 + count > 2**64:
-        raise ValueError(f"first = {first}, count = {count}: must be >= 0, with all particles below 2**64 times one number")
+        raise ValueError(f"first = {first}, count = {count}: must be >= 0, no particle past a multiple of 2**64")
     return key, int(first), int(count)
 
 

@@ -22,7 +22,7 @@ def histories(key, first, count, flags, source, split, bounds, importance, *laye
     if flags & ANALOGUE and flags & SLAB and flags & BEAM and len(importance) == 1:
         edges, _, ratio, _ = layers
         fates = beam(place, count, edges, ratio)
-        sums = np.array([fates[1] + fates[2], fates[3], fates[4], fates[1]], np.float64)
+        sums = np.array([fates[2], fates[3], fates[4], fates[1]], np.float64)
         return np.array([sums, sums])  # a particle counts once or not at all: its own square
     sums = np.zeros((2, 4))
     if flags & SLAB:
@@ -87,6 +87,20 @@ def index(bounds, at):
     while k < bounds.size - 2 and at >= bounds[k + 1]:
         k += 1
     return k
+
+
+@part
+def fate(at, thick, decision, ratio):
+    """What an event in a slab leads to: 0 to another one, 2 transmission, 3 reflection, 4 absorption.
+
+    Parameters
+    ----------
+    at, thick : float, optical depths
+    decision : float in (0, 1)
+    ratio : float, share of collisions that scatter
+    """
+    place = 2 if at >= thick else (3 if at < 0 else 4)
+    return place if (place < 4) | (decision >= ratio) else 0
 
 
 @exact
@@ -291,15 +305,13 @@ def beam(place, count, edges, ratio):
 
     Returns
     -------
-    (5,) int64: of no meaning, then how many were transmitted without a collision, transmitted after some, reflected,
-        absorbed
+    (5,) int64: 0, then how many were transmitted without a collision, transmitted in all, reflected, absorbed
     """
     k0, k1, c1, c2, zero = place[0], place[1], place[2], place[3], uint64(0)
     thick, layers = edges[-1], ratio.size
     who, end = np.empty(BATCH, np.uint64), np.empty(BATCH, np.int64)
     depth, mu = np.empty(BATCH), np.empty(BATCH)
-    a, b, c, d = (np.empty(BATCH, np.uint64), np.empty(BATCH, np.uint64), np.empty(BATCH, np.uint64),
-                  np.empty(BATCH, np.uint64))
+    words, tau0, tau1 = np.empty((4, BATCH), np.uint64), np.empty(BATCH), np.empty(BATCH)
     share, scale = ratio[0], 2 / ratio[0] if ratio[0] > 0 else 0.0
     fates = np.zeros(5, np.int64)
     for first in range(0, count, BATCH):
@@ -309,36 +321,44 @@ def beam(place, count, edges, ratio):
         n = zero
         while live:
             n += uint64(1)
+            a, b, c, d = words[0], words[1], words[2], words[3]
             for j in range(live):
                 a[j], b[j], c[j], d[j] = block(k0, k1, n, who[j], c2, zero)
+            for j in range(live):
+                tau0[j] = path(a[j])
+            for j in range(live):
+                tau1[j] = path(c[j])
             if layers == 1:
                 for j in range(live):
-                    s = depth[j] + mu[j] * path(a[j])
+                    s = depth[j] + mu[j] * tau0[j]
                     v = uniform(b[j])
-                    turn = min(v * scale - 1, 1.0)
-                    t = s + turn * path(c[j])
+                    t = s + min(v * scale - 1, 1.0) * tau1[j]
                     u = uniform(d[j])
-                    early = 2 if s >= thick else (3 if s < 0 else (4 if v >= share else 0))
-                    late = 2 if t >= thick else (3 if t < 0 else (4 if u >= share else 0))
-                    end[j] = early - (n == 1 and early == 2) if early else late
+                    early, late = fate(s, thick, v, share), fate(t, thick, u, share)
+                    end[j] = early if early else late
                     depth[j], mu[j] = t, min(u * scale - 1, 1.0)
             else:
                 for j in range(live):
-                    s = depth[j] + mu[j] * path(a[j])
+                    s = depth[j] + mu[j] * tau0[j]
                     v = uniform(b[j])
                     p = ratio[index(edges, s)]
-                    t = s + min(v * (2 / p) - 1, 1.0) * path(c[j])
+                    t = s + min(v * (2 / p) - 1, 1.0) * tau1[j]
                     u = uniform(d[j])
-                    early = 2 if s >= thick else (3 if s < 0 else (4 if v >= p else 0))
-                    p = ratio[index(edges, t)]
-                    late = 2 if t >= thick else (3 if t < 0 else (4 if u >= p else 0))
-                    end[j] = early - (n == 1 and early == 2) if early else late
+                    early, p = fate(s, thick, v, p), ratio[index(edges, t)]
+                    late = fate(t, thick, u, p)
+                    end[j] = early if early else late
                     depth[j], mu[j] = t, min(u * (2 / p) - 1, 1.0)
+            if n == 1:
+                for j in range(live):
+                    fates[1] += tau0[j] >= thick
             left = 0
             for j in range(live):
                 who[left], depth[left], mu[left] = who[j], depth[j], mu[j]
                 left += end[j] == 0
-                fates[end[j]] += 1
+            for j in range(live):
+                fates[2] += end[j] == 2
+                fates[3] += end[j] == 3
+                fates[4] += end[j] == 4
             live = left
     return fates
 
@@ -350,15 +370,16 @@ def neutrons(place, size, in_slab, scattering, born, ends, yields, collisions):
     Parameters
     ----------
     place : (4,) uint64: key, index of the first neutron
-    size, scattering, born : float
+    size : float
     in_slab : bool
+    scattering, born : float
     ends, yields, collisions : (n,) float64, int64 and int64; ends hold where they start; written
     """
     k0, k1, c1, c2, zero = place[0], place[1], place[2], place[3], uint64(0)
     scale, rest = 2 / scattering if scattering > 0 else 0.0, 1 / (1 - scattering)
     for i in range(ends.size):
         particle = c1 + uint64(i)
-        w0, w1, w2, w3 = block(k0, k1, zero, particle, c2, zero)
+        w0, _, w2, w3 = block(k0, k1, zero, particle, c2, zero)
         mu, s, n, event, hits = 2 * uniform(w0) - 1, ends[i], zero, 0, 0
         while True:
             if event == 0:
