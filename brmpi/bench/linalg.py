@@ -3,7 +3,8 @@
 Three measurements, each in processes of its own:
 
 ``matmul`` beside ScaLAPACK's pdgemm, on the same parts in the same processes in turns, and beside the ranks times the
-rate of one of them with BLAS alone, on its part and at that block size, while the others sleep (``summed``).
+rate of one of them with BLAS alone, on its part and at that block size, while the others sleep (``summed``); and beside
+BLAS alone on all of them at once (``together``), which is less where two ranks share a core's arithmetic units.
 
 Weak scaling: matrices of n = n1 √P, so that each rank holds as much. Up to as many ranks as cores, the total rate is
 held against the ranks times that of one rank (``summed``); with more, which share cores, the most that can be had is
@@ -38,7 +39,7 @@ from brmpi.linalg.matrix import BlockCyclic
 from brmpi.linalg.processgrid import ProcessGrid
 from brmpi.linalg.product import matmul
 
-BARS = {("matmul", "scalapack"): 1.0, ("matmul", "summed"): 0.95}  # of ratios
+BARS = {("matmul", "scalapack"): 1.0, ("matmul", "summed"): 0.95, ("matmul", "together"): 0.95}  # of ratios
 N, NB, GRID, REPEATS = 4000, 128, (1, 2), 7
 SCALED, RANKS, ROUNDS = 1500, (1, 2, 4, 8, 16), 3  # n of one rank
 COUNTED = 1024, 32  # n and NB where bytes are counted
@@ -95,12 +96,14 @@ def beside(comm, n=N, nb=NB, shape=GRID, repeats=REPEATS):
 
     Returns
     -------
-    dict of lists of float: ``ours``, ``blas``, and ``scalapack`` where it is there
+    dict of lists of float: ``ours``, ``blas``, ``together``, and ``scalapack`` where it is there
 
     Raises
     ------
     Fault : the products differ
     """
+    from mpi4py import MPI
+
     grid = ProcessGrid(comm, shape)
     a, b = _random(grid, n, nb), _random(grid, n, nb)
     c, rows, cols = a.like(), a.local[:, :nb].copy(), b.local
@@ -120,15 +123,18 @@ def beside(comm, n=N, nb=NB, shape=GRID, repeats=REPEATS):
             strip = cols[at % max(len(cols), 1):][:nb]
             gemm(1, rows[:, : len(strip)], strip, 1, c.local)
 
-    seconds = {name: [] for name in (*runs, "blas")}
+    seconds = {name: [] for name in (*runs, "blas", "together")}
     for repeat in range(repeats + 1):
         for name, work in runs.items():
             spent = _timed(comm, work)
             if repeat:
                 seconds[name].append(spent)
         spent = _alone(comm, _blas)
-        if repeat:  # for an equal part of C: blocks may not go round evenly
-            seconds["blas"].append(spent * n * n / comm.size / comm.bcast(c.local.size))
+        both = _timed(comm, _blas)
+        if repeat:
+            part = n * n / comm.size  # blocks may not go round evenly
+            seconds["blas"].append(spent * part / comm.bcast(c.local.size))
+            seconds["together"].append(both * part / comm.allreduce(c.local.size, MPI.MAX))
     grid.free()
     return seconds
 
@@ -307,7 +313,8 @@ def products(n=N, nb=NB, shape=GRID, repeats=REPEATS):
     else:
         print("bench-linalg: ScaLAPACK is not here: its row is left out")
     # All ranks at once would be done in what ``blas`` says of one rank's part.
-    return [*rows, report.row("matmul float64", n, ranks, rate["ours"], "GFLOP/s", "summed", rate["blas"])]
+    return [*rows, *(report.row("matmul float64", n, ranks, rate["ours"], "GFLOP/s", against, rate[name])
+                     for against, name in (("summed", "blas"), ("together", "together")))]
 
 
 def scaling(counts=RANKS, one=SCALED, nb=NB, rounds=ROUNDS, kinds=tuple(FLOPS)):
