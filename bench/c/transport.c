@@ -49,17 +49,19 @@ static void path(long count, double *restrict u)
         u[j] = -log(u[j]);
 }
 
-/* Two events: 0 lives, 1 transmitted, 2 reflected, 3 absorbed. */
+/* Two events: 0 lives, 1 transmitted, 2 reflected, 3 absorbed; without a branch, as vectors. */
 static void fly(long count, double thick, double share, double (*restrict u)[BATCH], double *restrict depth,
-                double *restrict mu, int64_t *restrict end)
+                double *restrict mu, double *restrict end)
 {
     const double scale = share > 0 ? 2 / share : 0;
     for (long j = 0; j < count; j++) {
         const double s = depth[j] + mu[j] * u[0][j], t = s + (u[1][j] * scale - 1) * u[2][j];
-        const int64_t early = s >= thick ? 1 : s < 0 ? 2 : 3, late = t >= thick ? 1 : t < 0 ? 2 : 3;
-        const int64_t first = (early < 3) | (u[1][j] >= share) ? early : 0;
-        const int64_t second = (late < 3) | (u[3][j] >= share) ? late : 0;
-        end[j] = first ? first : second;
+        double early = u[1][j] >= share ? 3 : 0, late = u[3][j] >= share ? 3 : 0;
+        early = s < 0 ? 2 : early;
+        early = s >= thick ? 1 : early;
+        late = t < 0 ? 2 : late;
+        late = t >= thick ? 1 : late;
+        end[j] = early > 0 ? early : late;
         depth[j] = t;
         mu[j] = u[3][j] * scale - 1;
     }
@@ -77,8 +79,8 @@ int main(int argc, char **argv)
     const long count = argc > 1 ? atol(argv[1]) : 0;
     const double thick = argc > 2 ? atof(argv[2]) : 5, share = argc > 3 ? atof(argv[3]) : 0.5;
     static uint64_t word[4][BATCH];
-    static double u[4][BATCH], depth[BATCH], mu[BATCH];
-    static int64_t who[BATCH], end[BATCH];
+    static double u[4][BATCH], depth[BATCH], mu[BATCH], end[BATCH];
+    static int64_t who[BATCH];
     if (count < 1 || !(thick > 0) || !(share >= 0 && share <= 1)) {
         fprintf(stderr, "usage: transport PARTICLES [MEAN_FREE_PATHS SHARE_THAT_SCATTERS]\n");
         return 2;
@@ -106,7 +108,7 @@ int main(int argc, char **argv)
                     depth[left] = depth[j];
                     mu[left] = mu[j];
                     left += end[j] == 0;
-                    fates[end[j]]++;
+                    fates[(int)end[j]]++;
                 }
                 live = left;
             }

@@ -1,10 +1,12 @@
 """The loops of ``transport``, compiled by Numba. Imported when they are first used: Numba takes long to load."""
 
 import numpy as np
-from numba import float64, uint64
+from llvmlite import ir
+from numba import float64, types, uint64
+from numba.extending import intrinsic
 
 from brmpi.kernels.philox import LN2_HIGH, LN2_LOW, LOG
-from brmpi.kernels.philox_numba import HALF, block, exact, part, polynomial
+from brmpi.kernels.philox_numba import HALF, exact, part, polynomial
 from brmpi.kernels.transport import ANALOGUE, BEAM, CUT, KEPT, SLAB, STACK
 
 BATCH = 512  # particles that are followed together
@@ -21,8 +23,8 @@ def histories(key, first, count, flags, source, split, bounds, importance, *laye
     place = _place(key, first)
     if flags & ANALOGUE and flags & SLAB and flags & BEAM and len(importance) == 1:
         edges, _, ratio, _ = layers
-        fates = beam(place, count, edges, ratio)
-        sums = np.array([fates[2], fates[3], fates[4], fates[1]], np.float64)
+        straight, out, back, lost = beam(place, count, edges, ratio)
+        sums = np.array([out, back, lost, straight], np.float64)
         return np.array([sums, sums])  # a particle counts once or not at all: its own square
     sums = np.zeros((2, 4))
     if flags & SLAB:
@@ -46,6 +48,59 @@ def generation(key, first, places, size, in_slab, scattering, born):
 
 def _place(key, first):
     return np.array([*key, first % 2**64, first >> 64], np.uint64)
+
+
+@intrinsic
+def wide(typing, a, b):
+    """Upper and lower 64 bits of a product, by one instruction of the processor.
+
+    Parameters
+    ----------
+    typing : context of Numba
+    a, b : uint64
+    """
+    def _generate(context, builder, signature, arguments):
+        whole = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, whole) for argument in arguments))
+        upper = builder.lshr(product, ir.Constant(whole, 64))
+        halves = [builder.trunc(part, ir.IntType(64)) for part in (upper, product)]
+        return context.make_tuple(builder, signature.return_type, halves)
+
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), _generate
+
+
+@intrinsic
+def alone(typing):
+    """Nothing; the loop that it stands in is not made one of vectors, which Philox's long products are slower in.
+
+    Parameters
+    ----------
+    typing : context of Numba
+    """
+    def _generate(context, builder, signature, arguments):
+        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], True)
+        return context.get_dummy_value()
+
+    return types.void(), _generate
+
+
+@part
+def block(k0, k1, c0, c1, c2):
+    """Four words of a Philox block, as ``philox_numba.block`` makes them.
+
+    Parameters
+    ----------
+    k0, k1 : uint64, key
+    c0, c1, c2 : uint64, counter; its last word is 0
+    """
+    a, b, c3 = uint64(0xD2E7470EE14C6C93), uint64(0xCA5A826395121157), uint64(0)
+    for _ in range(10):
+        high0, low0 = wide(a, c0)
+        high1, low1 = wide(b, c2)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0 += uint64(0x9E3779B97F4A7C15)
+        k1 += uint64(0xBB67AE8584CAA73B)
+    return c0, c1, c2, c3
 
 
 @part
@@ -91,7 +146,7 @@ def index(bounds, at):
 
 @part
 def fate(at, thick, decision, ratio):
-    """What an event in a slab leads to: 0 to another one, 2 transmission, 3 reflection, 4 absorption.
+    """What an event in a slab leads to: 0 to another one, 1 transmission, 2 reflection, 3 absorption.
 
     Parameters
     ----------
@@ -99,8 +154,22 @@ def fate(at, thick, decision, ratio):
     decision : float in (0, 1)
     ratio : float, share of collisions that scatter
     """
-    place = 2 if at >= thick else (3 if at < 0 else 4)
-    return place if (place < 4) | (decision >= ratio) else 0
+    end = 3.0 if decision >= ratio else 0.0  # one after the other: as vectors, without a branch
+    end = 2.0 if at < 0 else end
+    return 1.0 if at >= thick else end
+
+
+@part
+def turned(decision, scale):
+    """The direction after a collision.
+
+    Parameters
+    ----------
+    decision : float in (0, 1)
+    scale : float, 2 over the share of collisions that scatter
+    """
+    mu = decision * scale - 1
+    return mu if mu < 1 else 1.0
 
 
 @exact
@@ -123,7 +192,7 @@ def slab(place, count, analogue, source, split, bounds, importance, edges, total
         score0, score1, score2, score3 = 0.0, 0.0, 0.0, 0.0
         t, mu = 0.0, 1.0
         if source:
-            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2, zero)
+            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2)
             u = uniform(w1)
             mu = np.sqrt(u) if source == 1 else (u if source == 2 else 2 * u - 1)
             if source == 3:
@@ -135,7 +204,7 @@ def slab(place, count, analogue, source, split, bounds, importance, edges, total
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
             else:
                 word, decision = w2, w3
             event = 1 - event
@@ -214,7 +283,7 @@ def sphere(place, count, analogue, source, split, bounds, importance, edges, tot
         score0, score2, score3 = 0.0, 0.0, 0.0
         h, q, k = 0.0, 0.0, 0
         if source:
-            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2, zero)
+            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2)
             r = bounds[-1] * max(max(uniform(w0), uniform(w1)), uniform(w2))
             h = r * (2 * uniform(w3) - 1)
             q = max(r * r - h * h, 0.0)
@@ -224,7 +293,7 @@ def sphere(place, count, analogue, source, split, bounds, importance, edges, tot
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
             else:
                 word, decision = w2, w3
             event = 1 - event
@@ -305,15 +374,15 @@ def beam(place, count, edges, ratio):
 
     Returns
     -------
-    (5,) int64: 0, then how many were transmitted without a collision, transmitted in all, reflected, absorbed
+    straight, out, back, lost : int, how many were transmitted without a collision, transmitted in all, reflected,
+        absorbed
     """
     k0, k1, c1, c2, zero = place[0], place[1], place[2], place[3], uint64(0)
     thick, layers = edges[-1], ratio.size
-    who, end = np.empty(BATCH, np.uint64), np.empty(BATCH, np.int64)
-    depth, mu = np.empty(BATCH), np.empty(BATCH)
+    who, depth, mu, end = np.empty(BATCH, np.uint64), np.empty(BATCH), np.empty(BATCH), np.empty(BATCH)
     words, tau0, tau1 = np.empty((4, BATCH), np.uint64), np.empty(BATCH), np.empty(BATCH)
     share, scale = ratio[0], 2 / ratio[0] if ratio[0] > 0 else 0.0
-    fates = np.zeros(5, np.int64)
+    straight, out, back, lost = 0, 0, 0, 0
     for first in range(0, count, BATCH):
         live = min(BATCH, count - first)
         for j in range(live):
@@ -323,7 +392,8 @@ def beam(place, count, edges, ratio):
             n += uint64(1)
             a, b, c, d = words[0], words[1], words[2], words[3]
             for j in range(live):
-                a[j], b[j], c[j], d[j] = block(k0, k1, n, who[j], c2, zero)
+                alone()
+                a[j], b[j], c[j], d[j] = block(k0, k1, n, who[j], c2)
             for j in range(live):
                 tau0[j] = path(a[j])
             for j in range(live):
@@ -332,35 +402,35 @@ def beam(place, count, edges, ratio):
                 for j in range(live):
                     s = depth[j] + mu[j] * tau0[j]
                     v = uniform(b[j])
-                    t = s + min(v * scale - 1, 1.0) * tau1[j]
+                    t = s + turned(v, scale) * tau1[j]
                     u = uniform(d[j])
                     early, late = fate(s, thick, v, share), fate(t, thick, u, share)
-                    end[j] = early if early else late
-                    depth[j], mu[j] = t, min(u * scale - 1, 1.0)
+                    end[j] = early if early > 0 else late
+                    depth[j], mu[j] = t, turned(u, scale)
             else:
                 for j in range(live):
                     s = depth[j] + mu[j] * tau0[j]
                     v = uniform(b[j])
                     p = ratio[index(edges, s)]
-                    t = s + min(v * (2 / p) - 1, 1.0) * tau1[j]
+                    t = s + turned(v, 2 / p) * tau1[j]
                     u = uniform(d[j])
                     early, p = fate(s, thick, v, p), ratio[index(edges, t)]
                     late = fate(t, thick, u, p)
-                    end[j] = early if early else late
-                    depth[j], mu[j] = t, min(u * (2 / p) - 1, 1.0)
+                    end[j] = early if early > 0 else late
+                    depth[j], mu[j] = t, turned(u, 2 / p)
             if n == 1:
                 for j in range(live):
-                    fates[1] += tau0[j] >= thick
+                    straight += tau0[j] >= thick
             left = 0
             for j in range(live):
                 who[left], depth[left], mu[left] = who[j], depth[j], mu[j]
                 left += end[j] == 0
             for j in range(live):
-                fates[2] += end[j] == 2
-                fates[3] += end[j] == 3
-                fates[4] += end[j] == 4
+                out += end[j] == 1
+                back += end[j] == 2
+                lost += end[j] == 3
             live = left
-    return fates
+    return straight, out, back, lost
 
 
 @exact
@@ -379,12 +449,12 @@ def neutrons(place, size, in_slab, scattering, born, ends, yields, collisions):
     scale, rest = 2 / scattering if scattering > 0 else 0.0, 1 / (1 - scattering)
     for i in range(ends.size):
         particle = c1 + uint64(i)
-        w0, _, w2, w3 = block(k0, k1, zero, particle, c2, zero)
+        w0, _, w2, w3 = block(k0, k1, zero, particle, c2)
         mu, s, n, event, hits = 2 * uniform(w0) - 1, ends[i], zero, 0, 0
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
             else:
                 word, decision = w2, w3
             event = 1 - event
