@@ -2,7 +2,7 @@
  *
  * A work item takes CHUNK words at a time, a multiple of 4 BLOCKS: all are made first, the rest is done by vectors of
  * WIDTH (4, 8 or 16). A group's items share a block of BLOCK samples. FLOAT64 is 1 where the device has it.
- * Nothing is fused and every sum has its order: the bits are NumPy's. */
+ * Nothing is fused but where it says so, and every sum has its order: the bits are NumPy's. */
 #pragma OPENCL FP_CONTRACT OFF
 #include "philox4x64.cl"
 
@@ -68,28 +68,31 @@ kernel void inside(ulong2 key, ulong4 start, int lane, long count, global ulong 
 
 #if FLOAT64
 
-#define RATIO(x, a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7)                                   \
-    ((((((((a7 * x + a6) * x + a5) * x + a4) * x + a3) * x + a2) * x + a1) * x + a0) /                             \
-     (((((((b7 * x + b6) * x + b5) * x + b4) * x + b3) * x + b2) * x + b1) * x + b0))
+/* In vectors: a scalar coefficient would be taken for one of a mixed call. */
+#define FUSED(sum, x, c) fma(sum, x, (reals)(c))
+#define EIGHT(x, c0, c1, c2, c3, c4, c5, c6, c7) \
+    FUSED(FUSED(FUSED(FUSED(FUSED(FUSED(FUSED((reals)(c7), x, c6), x, c5), x, c4), x, c3), x, c2), x, c1), x, c0)
+#define RATIO(x, a0, a1, a2, a3, a4, a5, a6, a7, b0, b1, b2, b3, b4, b5, b6, b7) \
+    (EIGHT(x, a0, a1, a2, a3, a4, a5, a6, a7) / EIGHT(x, b0, b1, b2, b3, b4, b5, b6, b7))
 
 INLINE reals exponential(reals x)
 {
-    const reals near = x * 1.4426950408889634 + 0x1.8p52, k = near - 0x1.8p52;
-    const reals r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10;
+    const reals near = fma(x, (reals)(1.4426950408889634), (reals)(0x1.8p52)), k = near - 0x1.8p52;
+    const reals r = fma(-k, (reals)(1.9082149292705877e-10), x - k * 0.6931471803691238);
     reals sum = 1.0 / 6227020800.0;
-    sum = sum * r + 1.0 / 479001600.0;
-    sum = sum * r + 1.0 / 39916800.0;
-    sum = sum * r + 1.0 / 3628800.0;
-    sum = sum * r + 1.0 / 362880.0;
-    sum = sum * r + 1.0 / 40320.0;
-    sum = sum * r + 1.0 / 5040.0;
-    sum = sum * r + 1.0 / 720.0;
-    sum = sum * r + 1.0 / 120.0;
-    sum = sum * r + 1.0 / 24.0;
-    sum = sum * r + 1.0 / 6.0;
-    sum = sum * r + 0.5;
-    sum = sum * r + 1.0;
-    sum = sum * r + 1.0;
+    sum = FUSED(sum, r, 1.0 / 479001600.0);
+    sum = FUSED(sum, r, 1.0 / 39916800.0);
+    sum = FUSED(sum, r, 1.0 / 3628800.0);
+    sum = FUSED(sum, r, 1.0 / 362880.0);
+    sum = FUSED(sum, r, 1.0 / 40320.0);
+    sum = FUSED(sum, r, 1.0 / 5040.0);
+    sum = FUSED(sum, r, 1.0 / 720.0);
+    sum = FUSED(sum, r, 1.0 / 120.0);
+    sum = FUSED(sum, r, 1.0 / 24.0);
+    sum = FUSED(sum, r, 1.0 / 6.0);
+    sum = FUSED(sum, r, 0.5);
+    sum = FUSED(sum, r, 1.0);
+    sum = FUSED(sum, r, 1.0);
     return as_reals((as_integers(near) + 1023L) << 52) * sum;
 }
 
@@ -100,17 +103,17 @@ INLINE reals logarithm(reals x)
     const reals f = as_reals((bits & 0xFFFFFFFFFFFFFL) + 0x3FE6A09E667F3BCDL);
     const reals s = (f - 1) / (f + 1), ss = s * s;
     reals sum = 2.0 / 21.0;
-    sum = sum * ss + 2.0 / 19.0;
-    sum = sum * ss + 2.0 / 17.0;
-    sum = sum * ss + 2.0 / 15.0;
-    sum = sum * ss + 2.0 / 13.0;
-    sum = sum * ss + 2.0 / 11.0;
-    sum = sum * ss + 2.0 / 9.0;
-    sum = sum * ss + 2.0 / 7.0;
-    sum = sum * ss + 2.0 / 5.0;
-    sum = sum * ss + 2.0 / 3.0;
-    sum = sum * ss + 2.0;
-    return k * 0.6931471803691238 + (k * 1.9082149292705877e-10 + s * sum);
+    sum = FUSED(sum, ss, 2.0 / 19.0);
+    sum = FUSED(sum, ss, 2.0 / 17.0);
+    sum = FUSED(sum, ss, 2.0 / 15.0);
+    sum = FUSED(sum, ss, 2.0 / 13.0);
+    sum = FUSED(sum, ss, 2.0 / 11.0);
+    sum = FUSED(sum, ss, 2.0 / 9.0);
+    sum = FUSED(sum, ss, 2.0 / 7.0);
+    sum = FUSED(sum, ss, 2.0 / 5.0);
+    sum = FUSED(sum, ss, 2.0 / 3.0);
+    sum = FUSED(sum, ss, 2.0);
+    return k * 0.6931471803691238 + fma(s, sum, k * 1.9082149292705877e-10);
 }
 
 INLINE reals middle(naturals w)
@@ -147,7 +150,7 @@ INLINE void normals(ulong2 key, ulong4 start, ulong chunk, double *out)
     int which[CHUNK + WIDTH], tails = 0;
     fill(key, start, chunk, words);
     for (int n = 0; n < CHUNK / WIDTH; n++) {
-        const reals m = middle(load(n, words)), q = m - 0.5, x = 0.180625 - q * q;
+        const reals m = middle(load(n, words)), q = m - 0.5, x = FUSED(-q, q, 0.180625);
         store(m, n, p);
         store(q * RATIO(x, 3.3871328727963666080e0, 1.3314166789178437745e2, 1.9715909503065514427e3,
                         1.3731693765509461125e4, 4.5921953931549871457e4, 6.7265770927008700853e4,
@@ -199,7 +202,7 @@ kernel void payoffs(ulong2 key, ulong4 start, int steps, long count, double spot
     for (int chunk = 0, sample = 0, step = 0; chunk < steps; chunk++) {
         normals(key, start, (ulong)get_global_id(0) * steps + chunk, growth);
         for (int n = 0; n < CHUNK / WIDTH; n++)
-            store(exponential(drift + deviation * load(n, growth)), n, growth);
+            store(exponential(FUSED((reals)(deviation), load(n, growth), drift)), n, growth);
         if (steps == 1) {
             for (int n = 0; n < CHUNK / WIDTH; n++)
                 store(spot * load(n, growth), n, total);

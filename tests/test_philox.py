@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -218,3 +219,11 @@ def test_wrong_arguments(backend):
 def test_unknown_version():
     with pytest.raises(ValueError, match="'cuda'"):
         philox.words(KEY, 0, 1, "cuda")
+
+
+def test_fused_operations_are_rounded_once():
+    rng = np.random.default_rng(3)
+    a, b, near = rng.standard_normal((3, 4000)) * 10.0 ** rng.integers(-8, 8, (3, 4000))
+    c = np.where(rng.random(4000) < 0.5, near, -a * b * (1 + rng.integers(-4, 4, 4000) * 2.0**-52))  # which cancels
+    exact = [float(Fraction(x) * Fraction(y) + Fraction(z)) for x, y, z in zip(a.tolist(), b.tolist(), c.tolist())]
+    assert philox._fused(a, b, c).tolist() == exact

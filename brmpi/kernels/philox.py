@@ -5,12 +5,15 @@ Word w of a key is lane w % 4 of the block that Philox makes of the 256-bit coun
     ten times:  (c0, c1, c2, c3) = (hi(B c2) ^ c1 ^ k0, lo(B c2), hi(A c0) ^ c3 ^ k1, lo(A c0)),  k += (W0, W1)
 
 Normal numbers are the inverse of the distribution function at the middle of a word's cell (AS241), with exponential
-and logarithm made of +, -, *, / and square root alone, in a stated order and without fused operations. These round
-alike everywhere: all versions agree bit for bit, on every processor. Payoffs are folded in blocks of ``BLOCK`` samples,
+and logarithm made of +, -, *, /, square root and fused multiply-add alone, in a stated order. These round alike
+everywhere: all versions agree bit for bit, on every processor. NumPy has no fused multiply-add: the reference makes it
+of other operations, and takes its time. Payoffs are folded in blocks of ``BLOCK`` samples,
 halves upon halves (s_i + s_(i + n/2)), so that a block's sum depends on the block alone.
 
 Sources: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC11; Wichura, "Algorithm AS 241:
-the percentage points of the normal distribution", Applied Statistics 37 (1988) 477, PPND16.
+the percentage points of the normal distribution", Applied Statistics 37 (1988) 477, PPND16;
+Boldo & Melquiond, "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", IEEE Trans.
+Comput. 57 (2008) 462.
 """
 
 import math
@@ -252,7 +255,7 @@ def _payoffs(key, first, count, steps, option, piece=2**18):
         here = slice(start, min(start + blocks, len(sums)))
         samples = min(count, here.stop * BLOCK) - start * BLOCK
         z = _normal(key, first + start * BLOCK * steps, samples * steps).reshape(samples, steps)
-        growth = _exp(drift + deviation * z)
+        growth = _exp(_fused(deviation, z, drift))
         price, total = np.full(samples, spot), np.zeros(samples)
         for step in range(steps):
             price = price * growth[:, step]
@@ -275,15 +278,48 @@ def _fold(values):
 def _polynomial(x, coefficients):
     total = np.full_like(x, coefficients[-1])
     for c in coefficients[-2::-1]:
-        total = total * x + c
+        total = _fused(total, x, c)
     return total
+
+
+def _fused(a, b, c):
+    """a b + c, rounded once."""
+    high, low = _product(a, b)
+    upper, rest = _sum(c, low)
+    upper, more = _sum(upper, high)
+    odd, lost = _sum(rest, more)
+    bits = np.atleast_1d(odd).view(np.int64)  # rounded to odd: no tie is made of what is none
+    wrong = (lost != 0) & (bits & 1 == 0)
+    bits = np.where(wrong, bits + np.where((lost > 0) == (odd > 0), 1, -1), bits)
+    return upper + bits.view(np.float64).reshape(np.shape(odd))
+
+
+def _sum(a, b):
+    """a + b rounded, and what that is off."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _product(a, b):
+    """a b rounded, and what that is off."""
+    total = a * b
+    (a, a_low), (b, b_low) = _halves(a), _halves(b)
+    return total, ((a * b - total) + a * b_low + a_low * b) + a_low * b_low
+
+
+def _halves(x):
+    """The upper and the lower half of the digits."""
+    wide = 134217729.0 * x  # 2**27 + 1
+    upper = wide - (wide - x)
+    return upper, x - upper
 
 
 def _exp(x):
     """exp(x) within 3e-16 for |x| <= 700: 2**k exp(x - k log 2)."""
-    near = x * LOG2E + ROUND
+    near = _fused(x, LOG2E, ROUND)
     k = near - ROUND
-    rest = (x - k * LN2_HIGH) - k * LN2_LOW
+    rest = _fused(-k, LN2_LOW, x - k * LN2_HIGH)  # the first product is exact
     power = ((near.view(np.int64) + 1023) << 52).view(np.float64)
     return power * _polynomial(rest, EXP)
 
@@ -294,7 +330,7 @@ def _log(x):
     k = bits >> 52
     f = ((bits & 0xFFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD).view(np.float64)
     s = (f - 1) / (f + 1)
-    return k * LN2_HIGH + (k * LN2_LOW + s * _polynomial(s * s, LOG))
+    return k * LN2_HIGH + _fused(s, _polynomial(s * s, LOG), k * LN2_LOW)
 
 
 def _ratio(x, coefficients):
@@ -304,7 +340,7 @@ def _ratio(x, coefficients):
 def _inverse(p):
     """The x for which a standard normal number is below x with probability p, 0 < p < 1."""
     q = p - 0.5
-    x = q * _ratio(0.180625 - q * q, CENTRE)
+    x = q * _ratio(_fused(-q, q, 0.180625), CENTRE)
     tail = np.abs(q) > 0.425
     r = np.sqrt(-_log(np.minimum(p[tail], 1 - p[tail])))
     x[tail] = np.copysign(np.where(r <= 5, _ratio(r - 1.6, TAIL), _ratio(r - 5, FAR)), q[tail])

@@ -86,8 +86,8 @@ def _start(key, first):
 
 
 @intrinsic
-def high(typing, a, b):
-    """Upper 64 bits of a product: one instruction of the processor.
+def product(typing, a, b):
+    """Upper and lower 64 bits of a product: one instruction of the processor for both.
 
     Parameters
     ----------
@@ -96,10 +96,27 @@ def high(typing, a, b):
     """
     def _generate(context, builder, signature, arguments):
         wide = ir.IntType(128)
-        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
-        return builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        whole = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        halves = [builder.trunc(half, ir.IntType(64)) for half in (builder.lshr(whole, ir.Constant(wide, 64)), whole)]
+        return context.make_tuple(builder, signature.return_type, halves)
 
-    return types.uint64(types.uint64, types.uint64), _generate
+    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), _generate
+
+
+@intrinsic
+def alone(typing, a):
+    """The same number; but LLVM may not put it into a vector, from which it would be taken out again to be multiplied.
+
+    Parameters
+    ----------
+    typing : context of Numba
+    a : uint64
+    """
+    def _generate(context, builder, signature, arguments):
+        word = ir.IntType(64)
+        return builder.asm(ir.FunctionType(word, [word]), "", "=r,0", arguments, False)
+
+    return types.uint64(types.uint64), _generate
 
 
 @part
@@ -113,7 +130,8 @@ def block(k0, k1, c0, c1, c2, c3):
     """
     a, b = uint64(0xD2E7470EE14C6C93), uint64(0xCA5A826395121157)
     for _ in range(10):
-        high0, low0, high1, low1 = high(a, c0), a * c0, high(b, c2), b * c2
+        c0, c2 = alone(c0), alone(c2)
+        (high0, low0), (high1, low1) = product(a, c0), product(b, c2)
         c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
         k0 += uint64(0x9E3779B97F4A7C15)
         k1 += uint64(0xBB67AE8584CAA73B)
@@ -219,6 +237,21 @@ def inside(key, start, lane, count):
     return total
 
 
+@intrinsic
+def fused(typing, a, b, c):
+    """a b + c, rounded once.
+
+    Parameters
+    ----------
+    typing : context of Numba
+    a, b, c : float64
+    """
+    def _generate(context, builder, signature, arguments):
+        return builder.fma(*arguments)
+
+    return types.float64(types.float64, types.float64, types.float64), _generate
+
+
 @part
 def polynomial(x, coefficients):
     """Horner's scheme.
@@ -230,7 +263,7 @@ def polynomial(x, coefficients):
     """
     total = coefficients[len(coefficients) - 1]
     for n in range(len(coefficients) - 2, -1, -1):
-        total = total * x + coefficients[n]
+        total = fused(total, x, coefficients[n])
     return total
 
 
@@ -242,9 +275,9 @@ def exponential(x):
     ----------
     x : float
     """
-    near = x * LOG2E + ROUND
+    near = fused(x, LOG2E, ROUND)
     k = near - ROUND
-    rest = (x - k * LN2_HIGH) - k * LN2_LOW
+    rest = fused(-k, LN2_LOW, x - k * LN2_HIGH)
     power = np.int64((np.float64(near).view(np.int64) + 1023) << 52).view(np.float64)
     return power * polynomial(rest, EXP)
 
@@ -261,7 +294,7 @@ def logarithm(x):
     k = float64(bits >> 52)
     f = np.int64((bits & 0xFFFFFFFFFFFFF) + HALF).view(np.float64)
     s = (f - 1) / (f + 1)
-    return k * LN2_HIGH + (k * LN2_LOW + s * polynomial(s * s, LOG))
+    return k * LN2_HIGH + fused(s, polynomial(s * s, LOG), k * LN2_LOW)
 
 
 @exact
@@ -278,7 +311,7 @@ def invert(words, out, which, near):
     for i in range(words.size):
         p = min((float64(np.int64(words[i] >> uint64(11))) + 0.5) * 2.0**-53, 1 - 2.0**-53)
         q = p - 0.5
-        x = 0.180625 - q * q
+        x = fused(-q, q, 0.180625)
         out[i] = q * (polynomial(x, CENTRE[0]) / polynomial(x, CENTRE[1]))
         near[i] = p
     tails = 0
@@ -345,7 +378,7 @@ def paths(key, start, lane, count, steps, spot, strike, drift, deviation, discou
             fill(key, moved, at, here[:number])
             invert(here[:number], growth[:number], which, near)
             for i in range(number):
-                growth[i] = exponential(drift + deviation * growth[i])
+                growth[i] = exponential(fused(deviation, growth[i], drift))
             if steps == 1:
                 for i in range(number):
                     payoff[i] = spot * growth[i]
