@@ -83,7 +83,7 @@ def counted(kind):
     -------
     "steps" or "samples"
     """
-    return "steps" if "steps" in {field.name for field in dataclasses.fields(kind.Case)} else "samples"
+    return "samples" if "samples" in {field.name for field in dataclasses.fields(kind.Case)} else "steps"
 
 
 def options(kind, argv=None):

@@ -58,7 +58,7 @@ class Journal:
             "status": "running",
             "started": now(),
             "step": 0,
-            "steps": getattr(self.case, "steps", None),
+            "steps": None if hasattr(self.case, "samples") else self.case.steps,
             "restarts": (before or {}).get("restarts", []),
         }
         self.ran()

@@ -129,7 +129,7 @@ def exact(family, a, u):
 
 
 def _corner_peak(a):
-    """Its integral, of one dimension: s**-(d + 1) is the integral of t**d exp(-s t) / d!; the textbook's sum cancels."""
+    """Its integral as one over t: s**-(d + 1) is the integral of t**d exp(-s t) / d!; the usual sum would cancel."""
     from scipy.integrate import quad
 
     scale = math.lgamma(len(a) + 1) + float(np.log(a).sum())

@@ -2,13 +2,14 @@
 
     dS = (rate - dividend) S dt + sqrt(v) S dW,    dv = kappa (theta - v) dt + xi sqrt(v) dZ,    dW dZ = rho dt
 
-Prices of European options come from the characteristic function; paths from Andersen's quadratic-exponential steps, which
-keep the discounted price a martingale and leave a bias of the order of the step.
+Prices of European options come from the characteristic function; paths from Andersen's quadratic-exponential steps,
+which keep the discounted price a martingale and leave a bias of the order of the step.
 
 Sources: Heston, Rev. Financ. Stud. 6 (1993) 327; Albrecher, Mayer, Schoutens & Tistaert, Wilmott (2007), for a form of
 the characteristic function without jumps; Andersen, J. Comput. Finance 11(3) (2008) 1.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -64,7 +65,7 @@ def european(kind, spot, strike, rate, dividend, maturity, model):
 
     edges = [0.0, 5.0, 20.0, 80.0, 320.0, 1280.0]
     total = math.fsum(quad(_real, low, high, epsabs=1e-14, epsrel=1e-12, limit=400)[0]
-                      for low, high in zip(edges, edges[1:]))
+                      for low, high in itertools.pairwise(edges))
     call = math.exp(-rate * maturity) * (forward - math.sqrt(forward * strike) / math.pi * total)
     return call if kind == "call" else call - math.exp(-rate * maturity) * (forward - strike)
 

@@ -3,14 +3,14 @@
     python -m brmpi.montecarlo.integrate --set family=gaussian --set way=sobol
     mpirun -hostfile hostfiles/all python -m brmpi.montecarlo.integrate sims/montecarlo/integrate/peak.toml
 
-Ways to need fewer samples are described in ``points`` and, for vegas, in ``vegas``; coordinates as control variates take
-off what is linear in the function.
+Ways to need fewer samples are described in ``points`` and, for vegas, in ``vegas``; coordinates as control variates
+take off what is linear in the function.
 """
 
 import importlib
-import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from brmpi.case import key
 from brmpi.errors import BadInput
 from brmpi.montecarlo import genz, points, program, vegas
 from brmpi.streams import Stream
-
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def _own(named):
     if not named:
         return None
     module, _, name = named.partition(":")
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
