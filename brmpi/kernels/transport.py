@@ -225,7 +225,7 @@ def _uniform(words):
 
 
 def _path(u):
-    """-log(u) within 3e-16 for 0 < u < 1; the logarithm as ``philox`` has it."""
+    """-log(u) within 6e-16 for 0 < u < 1; the logarithm as ``philox`` has it."""
     bits = u.view(np.int64) - 0x3FE6A09E667F3BCD  # sqrt(1/2)
     k = bits >> 52
     f = ((bits & 0xFFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD).view(np.float64)

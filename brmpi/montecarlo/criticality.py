@@ -62,7 +62,7 @@ def averaged(ks, batch):
     number = len(ks) // batch
     if number < 2:
         return float(np.mean(ks)), math.inf
-    means = ks[len(ks) - number * batch :].reshape(number, batch).mean(axis=1)
+    means = ks[: number * batch].reshape(number, batch).mean(axis=1)
     return float(np.mean(ks)), float(means.std(ddof=1) / math.sqrt(number))
 
 
@@ -139,7 +139,7 @@ class Criticality:
     time_unit = "generations"
     busy = ("neutrons",)
     columns = {"step": Column(), "time": Column("generations"), "k": Column(), "k_mean": Column(), "k_error": Column(),
-               "entropy": Column("bit"), "born": Column()}
+               "entropy": Column("bit")}
 
     def __init__(self, case, comm, timers, backend):
         self.case, self.comm, self.timers, self.backend = case, comm, timers, backend
@@ -150,7 +150,7 @@ class Criticality:
         absorption = case.total - case.scattering
         self.yielded = case.nu * case.fission / absorption  # neutrons born, on average, of one absorbed
         self.thick = case.size * case.total
-        self.ks, self.born = np.zeros(0), case.neutrons
+        self.ks = np.zeros(0)
         self.lay_out(self.speeds)
         u = Stream(case.seed, "criticality first sources").uniform(self.first, len(self.places), (3,))
         self.places[:] = self.thick * (u[:, 0] if case.geometry == "slab" else u.max(axis=1))
@@ -194,14 +194,14 @@ class Criticality:
             mine = np.array([yields.sum(), collisions.sum()], np.int64)
             every = np.empty((self.comm.size, 2), np.int64)
             self.comm.Allgather(mine, every)
-            self.born, hits = map(int, every.sum(axis=0))
-            if not self.born:
+            born, hits = map(int, every.sum(axis=0))
+            if not born:
                 raise Fault(f"generation {number + 1}: none of {count} neutrons had offspring: more neutrons, or a "
                             "larger body")
             before = int(every[: self.comm.rank, 0].sum())
             self.ks = np.append(self.ks, self.case.nu * self.case.fission / self.case.total * (hits / count))
             offset = float(Stream(self.case.seed, "criticality choice").uniform(number, 1)[0])
-            start, chosen = comb(before, before + int(mine[0]), self.born, count, offset)
+            start, chosen = comb(before, before + int(mine[0]), born, count, offset)
             sites = np.repeat(ends, yields)[chosen - before]
             # what this rank's sources left, to who starts them: both in the order of neutrons
             held = pieces.rows(sites, start, count)
@@ -226,12 +226,15 @@ class Criticality:
         return every
 
     def sample(self):
-        """k of this generation, its mean over those that count with its error, and the sources' entropy. Collective."""
+        """k of this generation, its mean over those that count, that one's error, the entropy of sources. Collective.
+
+        Before there are generations that count, the mean is this generation's; before there are two batches, the error
+        is 0.
+        """
         mean, error = averaged(self.ks[self.case.inactive :], self.case.batch)
         last = float(self.ks[-1]) if len(self.ks) else 1.0
         return {"k": last, "k_mean": mean if math.isfinite(mean) else last,
-                "k_error": error if math.isfinite(error) else 0.0, "entropy": entropy(self.counts()),
-                "born": self.born}
+                "k_error": error if math.isfinite(error) else 0.0, "entropy": entropy(self.counts())}
 
     def fields(self):
         """The density of sources in parts of equal volume, for a snapshot: 1 on average."""
@@ -248,15 +251,14 @@ class Criticality:
         """Where neutrons start, and k of all generations: all that a restart needs."""
         root = self.comm.rank == 0
         return {"places": pieces.rows(self.places, self.first, self.case.neutrons),
-                "ks": pieces.rows(self.ks if root else self.ks[:0], 0 if root else len(self.ks), len(self.ks)),
-                "born": pieces.rows(np.full(int(root), self.born), 0 if root else 1, 1)}
+                "ks": pieces.rows(self.ks if root else self.ks[:0], 0 if root else len(self.ks), len(self.ks))}
 
     def block(self, name, shape):
         """Where what this rank needs of a checkpoint's array is.
 
         Parameters
         ----------
-        name : "places", "ks" or "born"
+        name : "places" or "ks"
         shape : tuple of int, of the whole
 
         Returns
@@ -270,10 +272,9 @@ class Criticality:
 
         Parameters
         ----------
-        arrays : dict, "places" of this rank, "ks" (generations,), "born" (1,)
+        arrays : dict, "places" of this rank, "ks" (generations,)
         """
-        self.places = np.array(arrays["places"])
-        self.ks, self.born = np.array(arrays["ks"]), int(arrays["born"][0])
+        self.places, self.ks = np.array(arrays["places"]), np.array(arrays["ks"])
 
     def about(self):
         """What run.json says of the shares."""

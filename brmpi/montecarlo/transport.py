@@ -25,6 +25,7 @@ from brmpi.streams import Stream
 # ---- physics -------------------------------------------------------------------------------------------------------
 
 DEEPEST = 1000.0  # mean free paths
+ROOM = 16  # fragments that may leave for each particle of a beam
 
 
 def uncollided(problem):
@@ -110,6 +111,10 @@ class Case(program.Case):
         depth = thickness @ total
         if depth > DEEPEST:
             return f"layers have {depth:g} mean free paths: must be <= {DEEPEST:g} in all"
+        copies = self.split ** len(self.surfaces)
+        if self.surfaces and math.log(copies) > depth + math.log(ROOM):
+            return (f"surfaces with split = {self.split} may make {copies:.3g} of a particle: must be <= "
+                    f"{ROOM} exp({depth:.4g})")
         return None
 
 
