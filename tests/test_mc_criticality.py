@@ -136,7 +136,7 @@ def test_entropy_and_batches_of_known_numbers():
 def test_any_ranks_and_shares_give_the_same_bits(comm, assert_all, monkeypatch, neutrons, geometry, backend):
     from mpi4py import MPI
 
-    keys = {"geometry": geometry, "neutrons": neutrons, "size": 40.0, "seed": 4, "inactive": 2, "batch": 2}
+    keys = {"geometry": geometry, "neutrons": neutrons, "size": 40.0, "seed": 2, "inactive": 2, "batch": 2}
     one, many = simulation(MPI.COMM_SELF, **keys), [simulation(comm, backend, **keys)]
     for trial in range(2):
         uneven = np.random.default_rng(trial).uniform(0.2, 3, comm.size)

@@ -206,10 +206,10 @@ def test_the_same_bits_on_any_ranks_and_after_a_restart(launch, tmp_path):
     for ranks, samples, more in plan:
         pairs = ("game=biased", "surfaces=[1,2,3]", "block=1000", "error=1e-9", "seconds=1e6", *more)
         words = [word for pair in pairs if pair != "restart" for word in ("--set", pair)]
-        done = launch(ranks, "-m", "brmpi.montecarlo.transport", "--samples", samples, *words, "--quiet", "--out", "run",
+        done = launch(ranks, "-m", "brmpi.montecarlo.transport", "--samples", samples, *words, "--quiet", "--out", "r",
                       "--restart" if "restart" in more else "--overwrite")
         assert done.returncode == 0, done.stderr
-        found.append(json.loads((tmp_path / "run/run.json").read_text())["estimates"])
+        found.append(json.loads((tmp_path / "r/run.json").read_text())["estimates"])
     assert set(found[0]) == {"transmission", "reflection", "absorption", "uncollided"}
     assert all((one == found[0]) == (samples == 30_500) for one, (_, samples, _) in zip(found, plan))
 
