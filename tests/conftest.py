@@ -65,7 +65,7 @@ def alone():
     return MPI.COMM_SELF
 
 
-def made(kind, comm, backend="numba", **keys):
+def made(kind, comm, /, backend="numba", **keys):
     """A simulation from its case's defaults and some keys, which must be possible.
 
     Parameters

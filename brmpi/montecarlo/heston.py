@@ -64,7 +64,7 @@ def european(kind, spot, strike, rate, dividend, maturity, model):
         return (np.exp(1j * w * moneyness) * _characteristic(u, maturity, model)).real / (w * w + 0.25)
 
     edges = [0.0, 5.0, 20.0, 80.0, 320.0, 1280.0]
-    total = math.fsum(quad(_real, low, high, epsabs=1e-14, epsrel=1e-12, limit=400)[0]
+    total = math.fsum(quad(_real, low, high, epsabs=1e-11, epsrel=1e-10, limit=400)[0]
                       for low, high in itertools.pairwise(edges))
     call = math.exp(-rate * maturity) * (forward - math.sqrt(forward * strike) / math.pi * total)
     return call if kind == "call" else call - math.exp(-rate * maturity) * (forward - strike)

@@ -11,6 +11,7 @@ import numpy as np
 from brmpi import partition, sums
 
 BLOCK = 4096  # points that one rank takes together
+FLOOR = 0.05  # of the weights, spread over all intervals
 
 
 class Grid:
@@ -63,7 +64,7 @@ class Grid:
                 continue
             near = np.pad(weight, 1, mode="edge")
             smooth = (near[:-2] + 6 * weight + near[2:]) / 8
-            part = np.maximum(smooth / smooth.sum(), 1e-30)
+            part = (1 - FLOOR) * smooth / smooth.sum() + FLOOR / count  # no place is left out for want of points
             part = np.where(part < 1, ((1 - part) / -np.log(np.minimum(part, 1 - 1e-15))), 1.0) ** damping
             heights = np.concatenate([[0.0], np.cumsum(part)])
             inner = np.interp(np.arange(1, count) * (heights[-1] / count), heights, edges)
