@@ -97,10 +97,11 @@ def test_neutrons_are_born_where_the_fundamental_mode_says(alone, geometry, size
 def test_k_is_off_as_often_as_its_error_says(alone):
     """By 20 batches of 10 generations, whose means follow Student's distribution with 19 degrees of freedom."""
     wanted, z = multiplication("slab", 4.513502, 2.84)[0], []
-    for seed in range(60):
+    for seed in range(80):
         row = run(alone, 220, neutrons=500, inactive=20, seed=seed).sample()
         z.append((row["k_mean"] - wanted) / row["k_error"])
     assert stats.kstest(z, stats.t(19).cdf).pvalue > 0.01
+    assert 0.78 < np.std(z) / math.sqrt(19 / 17) < 1.25, np.std(z)
 
 
 @settings(max_examples=200, deadline=None)

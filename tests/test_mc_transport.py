@@ -145,6 +145,15 @@ def test_slabs_obey_the_integral_equation_whatever_the_game(game, source):
     assert abs(found[:3].sum() - 1) < (1e-9 if game == "analogue" else 4.5 * np.linalg.norm(error[:3]))
 
 
+@pytest.mark.parametrize(("problem", "count"), [
+    (Slab(3.0, 1.0, 0.6, "isotropic", biased=True), 4_000_000),
+    (Slab(6.0, 1.0, 0.9, biased=True, surfaces=(1, 2, 3, 4, 5)), 500_000)], ids=["roulette", "surfaces"])
+def test_roulette_and_splitting_keep_what_is_expected(problem, count):
+    found, error = estimates(problem, count)
+    assert agree(found[:3], error[:3], slab(problem), 4), (found, error, slab(problem))
+    assert (error[:3] < 0.003 * found[:3]).all()
+
+
 @pytest.mark.parametrize("game", GAMES)
 @pytest.mark.parametrize("source", ["centre", "uniform"])
 def test_spheres_obey_the_integral_equation_whatever_the_game(game, source):
