@@ -120,6 +120,7 @@ def histories(key, first, count, problem, backend="auto"):
     ValueError : an argument out of range
     """
     key, first, count = _checked(key, first, count)
+    backend = "numba" if backend == "opencl" else backend  # no kernel of its own
     return choice.run("transport histories", max(count, 1), backend, _histories, "histories", key, first, count,
                       *_numbers(problem))
 
@@ -153,6 +154,7 @@ def generation(key, first, places, size, geometry, scattering, born, backend="au
     if geometry not in SOURCES or not 0 < size < math.inf or not 0 <= scattering < 1 or not 0 <= born < math.inf:
         raise ValueError(f"geometry = {geometry!r}, size = {size}, scattering = {scattering}, born = {born}: must be "
                          "slab or sphere, > 0, >= 0 and < 1, >= 0")
+    backend = "numba" if backend == "opencl" else backend
     return choice.run("transport generation", max(count, 1), backend, _generation, "generation", key, first, places,
                       float(size), geometry == "slab", float(scattering), float(born))
 
