@@ -7,16 +7,13 @@ Ways to need fewer samples are described in ``points`` and, for vegas, in ``vega
 take off what is linear in the function.
 """
 
-import importlib
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from brmpi.case import key
 from brmpi.errors import BadInput
-from brmpi.montecarlo import genz, points, program, vegas
+from brmpi.montecarlo import genz, own, points, program, vegas
 from brmpi.streams import Stream
 
 
@@ -36,8 +33,6 @@ class Case(program.Case):
 
     def problem(self):
         """A sentence where keys contradict each other, else None."""
-        if self.function and ":" not in self.function:
-            return f"function = {self.function!r}: must be module:name"
         if self.way == "sobol":
             from scipy.stats import qmc
 
@@ -49,7 +44,7 @@ class Case(program.Case):
                 return f"controls = {self.controls!r}: cannot be combined with way = 'sobol'"
         if self.controls != "none" and self.dimension > 64:
             return f"controls = {self.controls!r}: dimension = {self.dimension} must be <= 64 with them"
-        return None
+        return own.problem(self.function)
 
 
 class Integrate(program.Program):
@@ -63,7 +58,7 @@ class Integrate(program.Program):
     def prepare(self):
         """Choose the function, fit vegas's grid, make the estimator. Collective."""
         case = self.case
-        self.function, self.value = _own(case.function), None
+        self.function, self.value = own.function(case.function) if case.function else None, None
         if not case.function:
             uniform = Stream(case.seed, "integrate parameters").uniform(0, 2, (case.dimension,))
             a, u = genz.parameters(case.family, uniform, case.difficulty)
@@ -103,22 +98,6 @@ class Integrate(program.Program):
     def exact(self):
         """The integral, where the function is one of Genz's."""
         return {} if self.value is None else {"integral": self.value}
-
-
-def _own(named):
-    """A person's own function."""
-    if not named:
-        return None
-    module, _, name = named.partition(":")
-    if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise BadInput(f"function = {named!r}: {error}") from None
-    if not callable(found):
-        raise BadInput(f"function = {named!r}: cannot be called")
-    return found
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
     mpirun -hostfile hostfiles/all python -m brmpi.montecarlo.percolation sims/montecarlo/percolation/threshold.toml
 
 Sites of a periodic lattice are filled in random order; the n-th of N random thresholds has the mean n / (N + 1). That
-is taken when a cluster first winds around the lattice, and when one does so in two independent directions. A lattice does
-not wind at all just where its matching lattice winds in two: so the two thresholds of a finite lattice are off by terms
-in L**(-3/4) of opposite signs, and their mean by one in L**(-3/2). A sample is one lattice of each of two sizes, from
-whose means the threshold is extrapolated.
+is taken when a cluster first winds around the lattice, and when one does so in two independent directions. A lattice
+does not wind at all just where its matching lattice winds in two: so the two thresholds of a finite lattice are off by
+terms in L**(-3/4) of opposite signs, and their mean by one in L**(-3/2). A sample is one lattice of each of two sizes,
+from whose means the threshold is extrapolated.
 
 Sources: Newman & Ziff, Phys. Rev. E 64 (2001) 016706; Jacobsen, J. Phys. A 48 (2015) 454003 for the threshold.
 """
