@@ -71,7 +71,7 @@ def test_shells_of_one_material_are_one_sphere():
 @pytest.mark.parametrize("geometry", ["slab", "sphere"])
 @pytest.mark.parametrize("scattering", [0.0, 0.69])
 def test_generations_of_both_versions_agree_bit_for_bit(geometry, scattering):
-    places = Stream(1, "places").uniform(0, 3000) * 1.5
+    places = Stream(1, "places").uniform(0, 30000) * 1.5
     arguments = (places, 1.5, geometry, scattering, 2.3)
     found = [transport.generation(KEY, (2 << 64) + 5, *arguments, backend) for backend in ("numpy", "numba")]
     for one, other in zip(*found):

@@ -4,7 +4,8 @@ Particle i has the Philox blocks whose counters are (n, i % 2**64, i // 2**64, 0
 2**66 i and on of a stream. Block 0 is its source; each event takes two words of the next blocks: the first is the
 optical path to the next collision, -log(u), the second decides what comes of the event. Fragments of a particle that
 was split take turns, the last one made first. So a history depends on its index alone. All versions agree bit for bit:
-they are made of +, -, *, / and square root, in the same order. Sums are taken in the order of particles.
+they are made of operations that round alike everywhere, in the same order, with the logarithm of ``philox``. Sums are
+taken in the order of particles.
 
 A slab is followed in optical depth, where layers differ by nothing but the share of collisions that scatter:
 
@@ -20,8 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from brmpi.kernels import choice
-from brmpi.kernels.philox import LN2_HIGH, LN2_LOW, LOG
+from brmpi.kernels import choice, philox
 
 SOURCES = {"slab": ("beam", "cosine", "isotropic", "uniform"), "sphere": ("centre", "uniform")}
 TALLIES = ("transmission", "reflection", "absorption", "uncollided")
@@ -227,16 +227,8 @@ def _uniform(words):
 
 
 def _path(u):
-    """-log(u) within 6e-16 for 0 < u < 1; the logarithm as ``philox`` has it."""
-    bits = u.view(np.int64) - 0x3FE6A09E667F3BCD  # sqrt(1/2)
-    k = bits >> 52
-    f = ((bits & 0xFFFFFFFFFFFFF) + 0x3FE6A09E667F3BCD).view(np.float64)
-    s = (f - 1) / (f + 1)
-    square = s * s
-    rest = np.full_like(s, LOG[-1])
-    for c in LOG[-2::-1]:
-        rest = rest * square + c
-    return -(k * LN2_HIGH + (k * LN2_LOW + s * rest))
+    """-log(u) within 6e-16 for 0 < u < 1."""
+    return -philox._log(u)
 
 
 class _Words:

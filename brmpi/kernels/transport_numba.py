@@ -1,12 +1,9 @@
 """The loops of ``transport``, compiled by Numba. Imported when they are first used: Numba takes long to load."""
 
 import numpy as np
-from llvmlite import ir
-from numba import float64, types, uint64
-from numba.extending import intrinsic
+from numba import uint64
 
-from brmpi.kernels.philox import LN2_HIGH, LN2_LOW, LOG
-from brmpi.kernels.philox_numba import HALF, exact, part, polynomial
+from brmpi.kernels.philox_numba import block, exact, logarithm, part
 from brmpi.kernels.transport import ANALOGUE, BEAM, CUT, KEPT, SLAB, STACK
 
 BATCH = 512  # particles that are followed together
@@ -50,59 +47,6 @@ def _place(key, first):
     return np.array([*key, first % 2**64, first >> 64], np.uint64)
 
 
-@intrinsic
-def wide(typing, a, b):
-    """Upper and lower 64 bits of a product, by one instruction of the processor.
-
-    Parameters
-    ----------
-    typing : context of Numba
-    a, b : uint64
-    """
-    def _generate(context, builder, signature, arguments):
-        whole = ir.IntType(128)
-        product = builder.mul(*(builder.zext(argument, whole) for argument in arguments))
-        upper = builder.lshr(product, ir.Constant(whole, 64))
-        halves = [builder.trunc(part, ir.IntType(64)) for part in (upper, product)]
-        return context.make_tuple(builder, signature.return_type, halves)
-
-    return types.UniTuple(types.uint64, 2)(types.uint64, types.uint64), _generate
-
-
-@intrinsic
-def alone(typing):
-    """Nothing; the loop that it stands in is not made one of vectors, which Philox's long products are slower in.
-
-    Parameters
-    ----------
-    typing : context of Numba
-    """
-    def _generate(context, builder, signature, arguments):
-        builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], True)
-        return context.get_dummy_value()
-
-    return types.void(), _generate
-
-
-@part
-def block(k0, k1, c0, c1, c2):
-    """Four words of a Philox block, as ``philox_numba.block`` makes them.
-
-    Parameters
-    ----------
-    k0, k1 : uint64, key
-    c0, c1, c2 : uint64, counter; its last word is 0
-    """
-    a, b, c3 = uint64(0xD2E7470EE14C6C93), uint64(0xCA5A826395121157), uint64(0)
-    for _ in range(10):
-        high0, low0 = wide(a, c0)
-        high1, low1 = wide(b, c2)
-        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
-        k0 += uint64(0x9E3779B97F4A7C15)
-        k1 += uint64(0xBB67AE8584CAA73B)
-    return c0, c1, c2, c3
-
-
 @part
 def uniform(word):
     """In (0, 1), the middle of one of 2**52 cells.
@@ -122,11 +66,7 @@ def path(word):
     ----------
     word : uint64
     """
-    bits = np.float64(uniform(word)).view(np.int64) - HALF
-    k = float64(bits >> 52)
-    f = np.int64((bits & 0xFFFFFFFFFFFFF) + HALF).view(np.float64)
-    s = (f - 1) / (f + 1)
-    return -(k * LN2_HIGH + (k * LN2_LOW + s * polynomial(s * s, LOG)))
+    return -logarithm(uniform(word))
 
 
 @part
@@ -192,7 +132,7 @@ def slab(place, count, analogue, source, split, bounds, importance, edges, total
         score0, score1, score2, score3 = 0.0, 0.0, 0.0, 0.0
         t, mu = 0.0, 1.0
         if source:
-            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2)
+            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2, zero)
             u = uniform(w1)
             mu = np.sqrt(u) if source == 1 else (u if source == 2 else 2 * u - 1)
             if source == 3:
@@ -204,7 +144,7 @@ def slab(place, count, analogue, source, split, bounds, importance, edges, total
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
             else:
                 word, decision = w2, w3
             event = 1 - event
@@ -283,7 +223,7 @@ def sphere(place, count, analogue, source, split, bounds, importance, edges, tot
         score0, score2, score3 = 0.0, 0.0, 0.0
         h, q, k = 0.0, 0.0, 0
         if source:
-            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2)
+            w0, w1, w2, w3 = block(k0, k1, zero, particle, c2, zero)
             r = bounds[-1] * max(max(uniform(w0), uniform(w1)), uniform(w2))
             h = r * (2 * uniform(w3) - 1)
             q = max(r * r - h * h, 0.0)
@@ -293,7 +233,7 @@ def sphere(place, count, analogue, source, split, bounds, importance, edges, tot
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
             else:
                 word, decision = w2, w3
             event = 1 - event
@@ -392,8 +332,7 @@ def beam(place, count, edges, ratio):
             n += uint64(1)
             a, b, c, d = words[0], words[1], words[2], words[3]
             for j in range(live):
-                alone()
-                a[j], b[j], c[j], d[j] = block(k0, k1, n, who[j], c2)
+                a[j], b[j], c[j], d[j] = block(k0, k1, n, who[j], c2, zero)
             for j in range(live):
                 tau0[j] = path(a[j])
             for j in range(live):
@@ -449,12 +388,12 @@ def neutrons(place, size, in_slab, scattering, born, ends, yields, collisions):
     scale, rest = 2 / scattering if scattering > 0 else 0.0, 1 / (1 - scattering)
     for i in range(ends.size):
         particle = c1 + uint64(i)
-        w0, _, w2, w3 = block(k0, k1, zero, particle, c2)
+        w0, _, w2, w3 = block(k0, k1, zero, particle, c2, zero)
         mu, s, n, event, hits = 2 * uniform(w0) - 1, ends[i], zero, 0, 0
         while True:
             if event == 0:
                 n += uint64(1)
-                word, decision, w2, w3 = block(k0, k1, n, particle, c2)
+                word, decision, w2, w3 = block(k0, k1, n, particle, c2, zero)
             else:
                 word, decision = w2, w3
             event = 1 - event
