@@ -33,6 +33,7 @@ from brmpi.montecarlo import messages
 HELLO = 7400  # tag
 CHUNK = 0.02  # seconds that a chunk is to last
 SHORT = 0.02  # seconds of a task up to which the root works too
+LINGER = 0.3  # seconds
 AHEAD = 2  # chunks in a rank's hands
 NAPS = 5e-5, 2e-3  # seconds between looks when nothing happens, first and longest
 _serving = False  # a pool within a task is a serial one
@@ -169,6 +170,13 @@ def _any():
     return MPI.ANY_TAG
 
 
+def _linger(number, frame):
+    """End a moment later than asked to: the root then sees which rank was gone before."""
+    time.sleep(LINGER)
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
 def serve(comm):
     """Work for the root until it closes the pool. On every other rank.
 
@@ -180,6 +188,8 @@ def serve(comm):
     from mpi4py import MPI
 
     _serving = True
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _linger)
     functions, status, nap, sent = {}, MPI.Status(), _Nap(), []
     comm.send((socket.gethostname(), os.getpid()), 0, HELLO)
     try:
@@ -206,10 +216,19 @@ def serve(comm):
         MPI.Request.Waitall([request for request, _ in sent])
     finally:
         _serving = False
+        if signal.getsignal(signal.SIGTERM) is _linger:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Serial(Executor):
-    """A pool of one rank, and the part of one with more that all have alike."""
+    """A pool of one rank, and the part of one with more that all have alike.
+
+    Attributes
+    ----------
+    size : int, ranks
+    """
+
+    size = 1
 
     def is_master(self):
         """Whether this rank hands out tasks: where a pool is used, it does.
@@ -418,7 +437,7 @@ class Pool(Serial):
     """
 
     def __init__(self, comm, hosts):
-        self.comm = comm
+        self.comm, self.size = comm, comm.size
         told = speeds.per_rank(hosts, speeds.read(speeds.folder()), "events")[0]
         self.ranks = [_Rank(rank, told[rank]) for rank in range(1, comm.size)]
         self.own = told[0]
@@ -652,8 +671,11 @@ class _Watch:
         lines = self.pool.out()
         gone = [line for line in lines if "which is gone" in line]
         print("\n".join(["pool: the job is ended while tasks are out:", *(gone or lines)]), file=sys.stderr, flush=True)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGTERM)
+        if callable(self.before):
+            self.before(number, frame)
+        else:
+            signal.signal(signal.SIGTERM, self.before)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def __exit__(self, *_):
         if self.before is not None:
