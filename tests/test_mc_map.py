@@ -1,4 +1,4 @@
-"""A script's function over inputs: all kinds of input, results in order, failures told and kept, restarts, bad input."""
+"""A script's function over inputs: kinds of input, results in order, failures told and kept, restarts, bad input."""
 
 import json
 import os
