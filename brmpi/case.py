@@ -30,7 +30,7 @@ def key(default, meaning, unit="", *, above=None, at_least=None, at_most=None, c
     dataclasses.Field
     """
     limits = {"above": above, "at_least": at_least, "at_most": at_most, "choices": choices}
-    metadata = {"meaning": meaning, "unit": unit, "free": free, **limits}
+    metadata = {"meaning": meaning, "unit": unit, "free": free, "endless": default == math.inf, **limits}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -202,7 +202,7 @@ def _checked(where, value, wanted, info):
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
     if type(value) is not wanted:
         raise BadInput(f"{where} = {said}: must be {names[wanted]}")
-    if wanted is float and not math.isfinite(value):
+    if wanted is float and not (math.isfinite(value) or (info["endless"] and value == math.inf)):
         raise BadInput(f"{where} = {said}: must be finite")
     if info["choices"] and value not in info["choices"]:
         raise BadInput(f"{where} = {said}: must be one of {', '.join(info['choices'])}")
