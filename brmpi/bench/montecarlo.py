@@ -23,7 +23,8 @@ UNIT = "samples/s"
 START = "shellfish"  # where jobs in the lab are started
 SLOWED = "shellfish"  # the node that is held to half of its speed
 BARS = {("pi numba", "c"): 0.9, ("european numba", "c"): 0.9, ("slab numba", "c"): 0.9, ("pi numba", "one"): 1.95,
-        ("pi weighted numba", "summed"): 0.95, ("pi slowed numba", "summed"): 0.9}
+        ("pi weighted numba", "summed"): 0.95, ("pi slowed numba", "summed"): 0.9,
+        **{(f"pool {lasting}ms", peer): 1.0 for lasting in ("0.1", "1") for peer in pool.PEERS[:2]}}
 
 
 def kernels(repeats):
