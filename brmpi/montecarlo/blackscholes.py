@@ -99,8 +99,9 @@ def geometric_basket(kind, spots, weights, strike, rate, dividend, covariance, m
     kind : "call" or "put"
     spots : (assets,) float64 > 0 [money]
     weights : (assets,) float64 > 0, adding up to 1
-    strike, rate, dividend, maturity : as in ``european``
+    strike, rate, dividend : as in ``european``
     covariance : (assets, assets) float64, of the logarithms in a year
+    maturity : float > 0 [years]
 
     Returns
     -------
@@ -119,8 +120,9 @@ def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, matur
     ----------
     kind : "call" or "put"
     payoff : "up-and-out", "up-and-in", "down-and-out" or "down-and-in"
-    spot, strike, rate, dividend, volatility, maturity : as in ``european``, the last two > 0
+    spot, strike : as in ``european``
     level : float > 0, above the spot for up and below it for down [money]
+    rate, dividend, volatility, maturity : as in ``european``, the last two > 0
 
     Returns
     -------

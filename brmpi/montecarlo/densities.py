@@ -10,7 +10,7 @@ SHARE = 0.3  # of the peak on the left
 
 
 def gaussian(dimension):
-    """Correlated normal numbers: each is its neighbour's image with a correlation of 0.9, with variances 1, 4, 9 …
+    """Normal numbers with correlations 0.9, 0.81 and so on with those next to them, and variances 1, 4, 9 and so on.
 
     Parameters
     ----------

@@ -3,6 +3,47 @@
 import numpy as np
 
 
+class Estimator:
+    """An estimator that keeps ``moments`` of its samples; a subclass has ``block(first, count)``, which makes rows.
+
+    Parameters
+    ----------
+    moments : Moments
+
+    Attributes
+    ----------
+    width : int, of a row
+    multiple : int, what the size of a block must be a multiple of
+    """
+
+    multiple = 1
+
+    def __init__(self, moments):
+        self.moments, self.width = moments, moments.width
+
+    def estimates(self, total):
+        """Estimates and their standard errors.
+
+        Parameters
+        ----------
+        total : (width,) float64, sum of rows
+
+        Returns
+        -------
+        values, errors : (k,) float64
+        """
+        return self.moments.estimates(total)
+
+    def histogram(self, total):
+        """As ``Moments.histogram``.
+
+        Parameters
+        ----------
+        total : (width,) float64, sum of rows
+        """
+        return self.moments.histogram(total)
+
+
 class Moments:
     """The layout of a row: count, sums, sums of products, counts of a histogram.
 

@@ -21,7 +21,7 @@ from scipy.special import ndtr, ndtri
 from brmpi.case import key
 from brmpi.kernels import philox
 from brmpi.montecarlo import blackscholes, heston, longstaff, points, program
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.montecarlo.paths import Lognormal
 from brmpi.streams import Stream
 
@@ -124,7 +124,7 @@ class Case(program.Case):
         return self.moments * (2 if self.model == "heston" else len(self.spot))
 
 
-class Kernel:
+class Kernel(Estimator):
     """The estimator of a plain call without Greeks: a loop that sums payoffs where it makes them.
 
     Parameters
@@ -136,11 +136,10 @@ class Kernel:
     multiple = philox.BLOCK
 
     def __init__(self, case, backend):
+        super().__init__(Moments([0.0]))
         self.case, self.backend = case, backend
         self.key = Stream(case.seed, "options").key
         self.steps = case.moments if case.payoff == "asian" else 1
-        self.moments = Moments([0.0])
-        self.width = self.moments.width
 
     def block(self, first, count):
         """The row of a block of paths.
@@ -160,26 +159,14 @@ class Kernel:
         total = rows.sum(axis=0)
         return self.moments.sums(count, total[:1], total[1:])
 
-    def estimates(self, total):
-        """The price and its standard error.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.estimates(total)
-
-    def histogram(self, total):
-        """None is kept.
-
-        Parameters
-        ----------
-        total : (width,) float64
-        """
-
 
 class Options(program.Program):
-    """Option prices under Black and Scholes or Heston, and their derivatives."""
+    """Option prices under Black and Scholes or Heston, and their derivatives.
+
+    Parameters
+    ----------
+    case, comm, timers, backend : as ``program.Program`` has them
+    """
 
     name = "options"
     Case = Case

@@ -19,7 +19,7 @@ import numpy as np
 from brmpi.case import key
 from brmpi.kernels import percolation
 from brmpi.montecarlo import program
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.streams import Stream
 
 THRESHOLD = 0.59274605079210  # of site percolation on the square lattice, 2e-14
@@ -41,7 +41,7 @@ class Case(program.Case):
         return None
 
 
-class Winding:
+class Winding(Estimator):
     """The estimator: thresholds of pairs of lattices.
 
     Parameters
@@ -54,8 +54,8 @@ class Winding:
         self.sizes, self.backend = case.sizes, backend
         self.keys = [Stream(case.seed, f"percolation {size}").key for size in case.sizes]
         spread = 3 * case.sizes[1] ** -0.75
-        self.moments = Moments([THRESHOLD] * 5, edges=np.linspace(max(0, THRESHOLD - spread), THRESHOLD + spread, 101))
-        self.width = self.moments.width
+        edges = np.linspace(max(0, THRESHOLD - spread), THRESHOLD + spread, 101)
+        super().__init__(Moments([THRESHOLD] * 5, edges=edges))
 
     def values(self, first, count):
         """Thresholds of some pairs of lattices.
@@ -90,27 +90,14 @@ class Winding:
         """
         return self.moments.row(self.values(first, count))
 
-    def estimates(self, total):
-        """Thresholds and their standard errors.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.estimates(total)
-
-    def histogram(self, total):
-        """As ``Moments.histogram``.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.histogram(total)
-
 
 class Percolation(program.Program):
-    """The threshold of site percolation on the square lattice."""
+    """The threshold of site percolation on the square lattice.
+
+    Parameters
+    ----------
+    case, comm, timers, backend : as ``program.Program`` has them
+    """
 
     name = "percolation"
     Case = Case

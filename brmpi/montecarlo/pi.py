@@ -15,7 +15,7 @@ import numpy as np
 from brmpi.case import key
 from brmpi.kernels import philox
 from brmpi.montecarlo import program
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.streams import Stream
 
 
@@ -26,7 +26,7 @@ class Case(program.Case):
     block: int = key(2**22, "points that are counted and dealt out as one", at_least=1, at_most=2**40)
 
 
-class Inside:
+class Inside(Estimator):
     """The estimator: how many points of a block are in the circle.
 
     Parameters
@@ -36,9 +36,8 @@ class Inside:
     """
 
     def __init__(self, key, backend):
+        super().__init__(Moments([0.0]))
         self.key, self.backend = key, backend
-        self.moments = Moments([0.0])
-        self.width = self.moments.width
 
     def block(self, first, count):
         """The row of a block of points.
@@ -53,23 +52,6 @@ class Inside:
         """
         inside = philox.inside_circle(self.key, first, count, self.backend)
         return self.moments.sums(count, [4.0 * inside], [16.0 * inside])
-
-    def estimates(self, total):
-        """Pi and its standard error.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.estimates(total)
-
-    def histogram(self, total):
-        """None: points are inside, or they are not.
-
-        Parameters
-        ----------
-        total : (width,) float64
-        """
 
 
 class Pi(program.Program):

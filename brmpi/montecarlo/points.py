@@ -19,7 +19,7 @@ import numpy as np
 
 from brmpi.errors import BadInput
 from brmpi.kernels import philox
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.streams import Stream
 
 WAYS = ("plain", "antithetic", "stratified", "sobol")
@@ -56,7 +56,7 @@ def estimator(way, function, dimension, seed, purpose, known=(), histogram=False
     return kinds[way](function, dimension, Stream(seed, purpose), known, histogram, backend)
 
 
-class Plain:
+class Plain(Estimator):
     """Independent points.
 
     Parameters
@@ -64,20 +64,13 @@ class Plain:
     function, dimension : as ``estimator`` has them
     stream : streams.Stream
     known, histogram, backend : as ``estimator`` has them
-
-    Attributes
-    ----------
-    width : int, of a row
     """
-
-    multiple = 1  # what the size of a block must be a multiple of
 
     def __init__(self, function, dimension, stream, known, histogram, backend):
         self.function, self.dimension, self.stream, self.backend = function, dimension, stream, backend
         pilot = self.values(0, PILOT)
         edges = _edges(pilot[:, 0]) if histogram else None
-        self.moments = Moments(pilot.mean(axis=0), known, edges)
-        self.width = self.moments.width
+        super().__init__(Moments(pilot.mean(axis=0), known, edges))
 
     def points(self, first, count):
         """Points of some samples.
@@ -118,28 +111,6 @@ class Plain:
         (width,) float64
         """
         return self.moments.row(self.values(first, count))
-
-    def estimates(self, total):
-        """Estimates and their standard errors.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-
-        Returns
-        -------
-        values, errors : (k,) float64
-        """
-        return self.moments.estimates(total)
-
-    def histogram(self, total):
-        """As ``Moments.histogram``.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.histogram(total)
 
 
 class Antithetic(Plain):

@@ -40,12 +40,7 @@ _serving = False  # a pool within a task is a serial one
 
 
 class RemoteTraceback(Exception):
-    """What a task's rank had to say; the cause of the exception that came from there.
-
-    Parameters
-    ----------
-    text : str, a traceback
-    """
+    """What a task's rank had to say, a traceback; the cause of the exception that came from there."""
 
     def __str__(self):
         return f"\n{self.args[0]}"

@@ -19,7 +19,7 @@ import numpy as np
 from brmpi.case import key
 from brmpi.kernels import transport
 from brmpi.montecarlo import program
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.streams import Stream
 
 # ---- physics -------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Case(program.Case):
 # ---- estimates -----------------------------------------------------------------------------------------------------
 
 
-class Fates:
+class Fates(Estimator):
     """The estimator: what becomes of particles.
 
     Parameters
@@ -129,17 +129,12 @@ class Fates:
     key : of a stream
     problem : kernels.transport.Slab or Sphere
     backend : one of ``kernels.BACKENDS``
-
-    Attributes
-    ----------
-    width : int, of a row
     """
 
     def __init__(self, key, problem, backend):
         self.key, self.problem, self.backend = key, problem, backend
         self.columns = [0, 1, 2, 3] if problem.geometry == "slab" else [0, 2, 3]
-        self.moments = Moments(np.zeros(len(self.columns)))
-        self.width = self.moments.width
+        super().__init__(Moments(np.zeros(len(self.columns))))
 
     def block(self, first, count):
         """The row of a block of particles.
@@ -154,23 +149,6 @@ class Fates:
         """
         sums = transport.histories(self.key, first, count, self.problem, self.backend)
         return self.moments.sums(count, *sums[:, self.columns])
-
-    def estimates(self, total):
-        """The shares of particles, and their standard errors.
-
-        Parameters
-        ----------
-        total : (width,) float64, sum of rows
-        """
-        return self.moments.estimates(total)
-
-    def histogram(self, total):
-        """None: most particles count 0 or 1.
-
-        Parameters
-        ----------
-        total : (width,) float64
-        """
 
 
 class Transport(program.Program):
