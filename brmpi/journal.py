@@ -261,6 +261,8 @@ class Journal:
         from brmpi.results import folder
 
         self.rows.close()
+        if hasattr(self.program, "estimates"):
+            self.about["estimates"] = self.program.estimates()
         self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=now())
         folder.record(self.path, self.about)
 

@@ -33,6 +33,7 @@ from brmpi.streams import Stream
 
 STRETCH = 2.0  # largest
 KEPT = 4096  # rows of history; past that every other one is dropped, and half as many are kept from then on
+LATELY = 200  # rows of history in a snapshot
 SHOWN = 6  # coordinates that diagnostics tell of
 
 # ---- the method ----------------------------------------------------------------------------------------------------
@@ -151,7 +152,7 @@ class Mcmc:
         shown = min(case.dimension, SHOWN)
         self.columns = {"step": Column(), "time": Column("sweeps"), "acceptance": Column(), "exchange": Column(),
                         "rhat": Column(), "effective": Column("samples")}
-        self.columns |= {f"{what}_{i}": Column() for i in range(shown) for what in ("mean", "error")}
+        self.columns |= {f"mean_{i}{what}": Column() for i in range(shown) for what in ("", "_error")}
 
     def _densities(self, places):
         """(...) log densities of (..., d) places: each rank works out its share. Collective."""
@@ -246,17 +247,27 @@ class Mcmc:
             variance = self.history.reshape(-1, self.case.dimension).var(axis=0)
             row["effective"] = _number(np.min(variance / np.maximum(errors, 1e-300) ** 2))
         for i in range(min(self.case.dimension, SHOWN)):
-            row |= {f"mean_{i}": _number(values[i]), f"error_{i}": _number(errors[i])}
+            row |= {f"mean_{i}": _number(values[i]), f"mean_{i}_error": _number(errors[i])}
         return row
 
+    def estimates(self):
+        """Means of the coordinates, for run.json.
+
+        Returns
+        -------
+        dict of str to dict: value, error, unit
+        """
+        pairs = zip(*self.moments())
+        return {f"mean_{i}": {"value": _number(value), "error": _number(error), "unit": ""}
+                for i, (value, error) in enumerate(pairs) if i < SHOWN}
+
     def fields(self):
-        """Where the coldest walkers are, in their first three coordinates, for a snapshot."""
-        root, count = self.comm.rank == 0, self.case.walkers
-        flat = np.zeros((count, 3))
-        flat[:, : self.case.dimension] = self.places[0, :, :3]
-        records = {"position": Record(self._piece(flat), unit_dimension=(0,) * 7),
-                   "log_density": Record(self._piece(self.log[0]), unit_dimension=(0,) * 7)}
-        return {"particles": [Particles("walkers", count, records)]} if root or count else {}
+        """Where the coldest walkers are and were last, in their first three coordinates, for a snapshot."""
+        places = np.concatenate([self.history[-LATELY:], self.places[:1]]).reshape(-1, self.case.dimension)
+        flat = np.zeros((len(places), 3))
+        flat[:, : self.case.dimension] = places[:, :3]
+        records = {"position": Record(self._piece(flat), unit_dimension=(0,) * 7)}
+        return {"particles": [Particles("walkers", len(places), records)]}
 
     def _piece(self, whole):
         """What all ranks have alike, as the root's."""
@@ -296,7 +307,7 @@ class Mcmc:
 
     def about(self):
         """What run.json says of the shares, and of moments that are known."""
-        known = {} if self.mean is None else {"known": {"mean": self.mean, "variance": self.variance}}
+        known = {} if self.mean is None else {"exact": {f"mean_{i}": float(mean) for i, mean in enumerate(self.mean)}}
         return {"speeds": {"kind": self.kind, "values": self.speeds}, **known}
 
     def rate(self, steps, seconds):

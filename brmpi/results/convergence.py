@@ -7,7 +7,7 @@ from brmpi.results import canvas
 FEW = 3  # quantities that are drawn
 
 
-def draw(table, columns, exact, distribution, title):
+def draw(table, columns, quantities, exact, distribution, title):
     """Estimates with their standard errors, the errors beside 1 / sqrt(samples), and a histogram where there is one.
 
     Parameters
@@ -15,6 +15,7 @@ def draw(table, columns, exact, distribution, title):
     table : dict of str to (n,) ndarray, as ``diagnostics.read`` gives it: ``time`` in samples, each quantity and its
         ``_error``; n > 0
     columns : dict of str to Column
+    quantities : list of str, the most important first
     exact : dict of quantity to float, where it is known
     distribution : snapshots.Mesh of one axis, read whole, or None
     title : str
@@ -23,16 +24,19 @@ def draw(table, columns, exact, distribution, title):
     -------
     matplotlib.figure.Figure
     """
-    names = [name for name in table if f"{name}_error" in table][:FEW]
+    names = [name for name in quantities if f"{name}_error" in table][:FEW]
     rows = len(names) + (distribution is not None)
     sheet = canvas.figure(9.6, 0.7 + 2.7 * rows, title)
     panels = sheet.subplots(rows, 2, squeeze=False)
     for (left, right), name in zip(panels, names):
         quantity = canvas.quantity(name.replace("_", " "), columns[name].unit)
-        _estimate(left, table["time"], table[name], table[f"{name}_error"], exact.get(name), quantity)
-        _error(right, table["time"], table[name], table[f"{name}_error"], exact.get(name))
+        told = np.flatnonzero(table[f"{name}_error"] > 0)
+        first = told[0] if told.size else 0  # before that there was nothing to estimate from
+        rows = [values[first:] for values in (table["time"], table[name], table[f"{name}_error"])]
+        _estimate(left, *rows, exact.get(name), quantity)
+        _error(right, *rows, exact.get(name), columns["time"].unit)
     for axes in panels[len(names) - 1]:
-        axes.set_xlabel("samples")
+        axes.set_xlabel(columns["time"].unit)
     if distribution is not None:
         panels[-1][1].set_visible(False)
         _histogram(panels[-1][0], distribution)
@@ -57,7 +61,7 @@ def _estimate(axes, samples, values, errors, exact, label):
     axes.legend(loc="best")
 
 
-def _error(axes, samples, values, errors, exact):
+def _error(axes, samples, values, errors, exact, unit):
     """The standard error beside the line that it keeps to where samples are independent."""
     seen = np.isfinite(errors) & (errors > 0)
     style = {"marker": "o", "markersize": 4} if seen.sum() < 3 else {}
@@ -68,7 +72,7 @@ def _error(axes, samples, values, errors, exact):
     if seen.any():
         first = np.flatnonzero(seen)[seen.sum() // 2]
         axes.plot(samples, errors[first] * np.sqrt(samples[first] / samples), color=canvas.PALE, linewidth=1,
-                  linestyle=(0, (4, 3)), label="1 / sqrt(samples)")
+                  linestyle=(0, (4, 3)), label=f"1 / sqrt({unit})")
         axes.set_yscale("log")
     axes.set_xscale("log")
     axes.set_ylabel("error")

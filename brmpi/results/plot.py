@@ -128,11 +128,12 @@ class Source:
         found = {}
         if self.rows is not None:
             table, columns = _table(self.rows)
-            if self._about.get("estimates") and len(table.get("step", ())):
+            estimates = [name for name in self._about.get("estimates") or () if name in table]
+            if estimates and len(table.get("step", ())):
                 exact = self._about.get("exact") or {}
-                return {"convergence.png": lambda: convergence.draw(table, columns, exact, self._distribution(),
-                                                                    self._title)}
-            if len(table.get("step", ())):
+                found["convergence.png"] = lambda: convergence.draw(table, columns, estimates, exact,
+                                                                    self._distribution(), self._title)
+            elif len(table.get("step", ())):
                 found["diagnostics.png"] = lambda: curves.draw(table, columns, self._title)
         if self.files:
             last = snapshots.read(self.files[-1])
@@ -140,7 +141,8 @@ class Source:
             if any(species.total for species in last.particles.values()):
                 boxed = atoms.fits(_largest(last))
                 found[f"{prefix}{'atoms' if boxed else 'bodies'}.png"] = self._atoms if boxed else self._bodies
-            if any(np.prod(fields.values(mesh)[0].shape) for mesh in last.meshes.values()):
+            shown = [mesh for name, mesh in last.meshes.items() if name != "distribution" or self._alone]
+            if any(np.prod(fields.values(mesh)[0].shape) for mesh in shown):
                 found[f"{prefix}fields.png"] = self._fields
         return found
 
