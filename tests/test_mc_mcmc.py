@@ -153,7 +153,7 @@ def test_a_density_of_ones_own(launch, tmp_path):
     (tmp_path / "mine.py").write_text("def log(x):\n    return -0.5 * ((x[:, 0] - 3) / 0.5) ** 2\n\n"
                                       "def short(x):\n    return x[0]\n\n"
                                       "def nan(x):\n    return x[:, 0] * float('nan')\n")
-    keys = ("--set", "dimension=1", "--set", "walkers=10", "--set", "width=4", "--quiet")
+    keys = ("--set", "dimension=1", "--set", "walkers=10", "--set", "width=4", "--steps", "800", "--quiet")
     done = launch(2, "-m", "brmpi.montecarlo.mcmc", "--set", "function=mine:log", *keys, "--out", "run")
     assert done.returncode == 0, done.stderr
     rows = diagnostics.read(tmp_path / "run/diagnostics.h5")
@@ -175,7 +175,7 @@ def test_bad_input_is_refused():
 def test_what_the_cases_say_holds(launch, tmp_path, file):
     text = file.read_text()
     assert text.startswith("# ") and "Takes" in text and "Must hold" in text
-    done = launch(2, "-m", "brmpi.montecarlo.mcmc", file, "--out", "run", timeout=90)
+    done = launch(0, "-m", "brmpi.montecarlo.mcmc", file, "--steps", 2500, "--out", "run", timeout=90)
     assert done.returncode == 0, done.stderr
     last = {name: row[-1] for name, row in diagnostics.read(tmp_path / "run/diagnostics.h5").items()}
     if file.stem == "peaks":

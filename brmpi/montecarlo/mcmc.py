@@ -143,6 +143,7 @@ class Mcmc:
         shape = case.temperatures, case.walkers
         start = Stream(case.seed, "mcmc start").normal(0, shape[0] * shape[1], (case.dimension,))
         self.places = case.width * start.reshape(*shape, case.dimension)
+        self.unproven = True
         self.log = self._densities(self.places)
         if not np.isfinite(self.log).all():
             lost = int(np.sum(~np.isfinite(self.log)))
@@ -162,16 +163,16 @@ class Mcmc:
         mine = flat[edges[self.comm.rank] : edges[self.comm.rank + 1]]
         values = np.asarray(self.log_density(mine) if len(mine) else np.empty(0), dtype=float)
         self.timers.seconds["density"] = self.timers.seconds.get("density", 0.0) + time.perf_counter() - begin
-        wrong = None if values.shape == (len(mine),) else values.shape
-        told = self.comm.allgather((wrong, np.isnan(values).any() or bool((values == np.inf).any())))
         name = f"function = {self.case.function!r}"
-        for shape, broken in told:
-            if shape is not None:
-                raise BadInput(f"{name}: gives shape {shape}: must be one log density a place")
-            if broken:
-                raise BadInput(f"{name}: a log density is NaN or +inf")
+        if self.unproven:  # as long as the function's first answer is not seen: a shape is wrong from the beginning
+            for shape in self.comm.allgather(None if values.shape == (len(mine),) else values.shape):
+                if shape is not None:
+                    raise BadInput(f"{name}: gives shape {shape}: must be one log density a place")
+            self.unproven = False
         whole = np.empty(len(flat))
         self.comm.Allgatherv(np.ascontiguousarray(values), [whole, np.diff(edges)])
+        if not (whole < np.inf).all():  # every rank sees it
+            raise BadInput(f"{name}: a log density is NaN or +inf")
         return whole.reshape(places.shape[:-1])
 
     def work(self):
