@@ -41,7 +41,7 @@ def test_bytes_are_near_the_bound(kind, ranks, factor):
 
 def test_products_beside_others():
     rows = linalg.products(n=96, nb=16, repeats=2)
-    assert [row["against"] for row in rows] == (["scalapack"] if scalapack.library() else []) + ["summed"]
+    assert [row["against"] for row in rows] == (["scalapack"] if scalapack.library() else []) + ["summed", "together"]
     assert all(row["ranks"] == 2 and np.isfinite(row["ratio"]) and row["ratio"] > 0 for row in rows)
 
 

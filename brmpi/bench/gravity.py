@@ -82,7 +82,7 @@ def on_ranks(ranks, n, steps):
     """
     command = ["mpirun", "--bind-to", "core", "-np", str(ranks), sys.executable, "-m", "brmpi.bench.gravity",
                "--worker", "--bodies", str(n), "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise Fault(f"{' '.join(command)} failed:\n{done.stderr}")
     return float(done.stdout.split()[-1])

@@ -221,7 +221,8 @@ def on_ranks(ranks, name, options=(), **arguments):
     bind = ["--oversubscribe", "--bind-to", "none"] if crowded else ["--bind-to", "core"]
     command = ["mpirun", *bind, *options, "-np", str(ranks), sys.executable, "-m", "brmpi.bench.linalg", "--worker",
                json.dumps([name, arguments])]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    # the environment that this process began with: MPI, if it runs here too, has put more in that mpirun chokes on
+    done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise Fault(f"{' '.join(command)} failed:\n{done.stderr}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -96,7 +96,7 @@ def ranks(repeats, samples):
                 command = ["mpirun", "--bind-to", "core", "-np", str(count), sys.executable, "-m",
                            "brmpi.montecarlo.pi", "--samples", str(samples * count), "--out", f"{folder}/pi",
                            "--overwrite"]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+                done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=600)
                 if done.returncode:
                     raise Fault(f"{' '.join(command)} failed:\n{done.stderr}")
                 rates.append(rate(done.stdout))

@@ -6,6 +6,7 @@ told is tasks per second. mpi4py's executor is given one task at a time, as it d
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -120,7 +121,7 @@ def rows(repeats):
             for name in ("brmpi", *PEERS):
                 command = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(RANKS), sys.executable, "-m",
                            "brmpi.bench.pool", "--worker", name, "--turns", str(turns), "--tasks", str(TASKS)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+                done = subprocess.run(command, env={**os.environ}, capture_output=True, text=True, timeout=300)
                 if done.returncode == 0:
                     rates.setdefault(name, []).append(TASKS / json.loads(done.stdout.splitlines()[-1]))
                 elif name != "schwimmbad":
