@@ -80,14 +80,58 @@ class Moments:
         -------
         (width,) float64
         """
-        from_centre = values - self.centre
-        parts = [[len(values)], from_centre.sum(axis=0)]
-        parts.append([np.sum(from_centre[:, i] * from_centre[:, j]) for i, j in zip(*self.pairs)])
-        if self.bins:
-            low, high = self.edges[0], self.edges[-1]
-            place = np.clip((values[:, 0] - low) * (self.bins / (high - low)), 0, self.bins - 1).astype(int)
-            parts.append(np.bincount(place, minlength=self.bins))
-        return np.concatenate(parts)
+        columns = self._columns(values)
+        return np.concatenate([self.sums(len(values), columns.sum(axis=1), self.products(columns)),
+                               self.counts(values)])
+
+    def total(self, values):
+        """Sums of some samples from the centre.
+
+        Parameters
+        ----------
+        values : (n, k) float64
+
+        Returns
+        -------
+        (k,) float64
+        """
+        return self._columns(values).sum(axis=1)
+
+    def products(self, columns):
+        """Sums of products, or of squares where there are no control variates.
+
+        Parameters
+        ----------
+        columns : (k, n) float64, values from the centre
+
+        Returns
+        -------
+        (pairs,) float64
+        """
+        work = np.empty(columns.shape[1])
+        return np.array([np.multiply(columns[i], columns[j], out=work).sum() for i, j in zip(*self.pairs)])
+
+    def counts(self, values):
+        """How many samples' first quantities fall into each bin.
+
+        Parameters
+        ----------
+        values : (n, k) float64
+
+        Returns
+        -------
+        (bins,) int64
+        """
+        if not self.bins:
+            return np.zeros(0, np.int64)
+        low, high = self.edges[0], self.edges[-1]
+        place = (values[:, 0] - low) * (self.bins / (high - low))
+        place = np.fmin(np.fmax(place, 0, out=place), self.bins - 1, out=place)  # what is no number in the first
+        return np.bincount(place.astype(np.intp), minlength=self.bins)
+
+    def _columns(self, values):
+        """(k, n), from the centre, each quantity's side by side: faster, and summed by halves."""
+        return np.subtract(values.T, self.centre[:, None], order="C")
 
     def sums(self, count, total, squares):
         """The row of samples of which sums from the centre are known already, without a histogram.
@@ -95,11 +139,12 @@ class Moments:
         Parameters
         ----------
         count : int
-        total, squares : (k,) float64
+        total : (k,) float64
+        squares : (pairs,) float64, as ``products`` has them: k squares where there are no control variates
 
         Returns
         -------
-        (width,) float64
+        (width - bins,) float64
         """
         return np.concatenate([[count], total, squares])
 

@@ -17,7 +17,7 @@ import warnings
 
 import numpy as np
 
-from brmpi.errors import BadInput
+from brmpi.errors import BadInput, Fault
 from brmpi.kernels import philox
 from brmpi.montecarlo.moments import Estimator, Moments
 from brmpi.streams import Stream
@@ -27,7 +27,10 @@ PILOT = 1024  # samples that tell where the centre is and how far a histogram re
 BINS = 100
 SCRAMBLINGS = 16
 BITS = 52  # of a coordinate
-SOBOL_BITS = 32  # of one of Sobol's: SciPy 1.10 cannot skip ahead with more; so many points has a scrambling, too
+SOBOL_BITS = 32  # of one of Sobol's: SciPy 1.10 cannot skip ahead with more
+SOBOL_SAMPLES = SCRAMBLINGS << SOBOL_BITS  # a scrambling has 2**32 points
+PIECE = 2**17  # coordinates that a function gets at once, so that they stay in a cache
+FEWEST, MOST = 2**12, 2**22  # at least so many points, where these have at most so many coordinates
 
 
 def estimator(way, function, dimension, seed, purpose, known=(), histogram=False, backend="auto"):
@@ -68,7 +71,8 @@ class Plain(Estimator):
 
     def __init__(self, function, dimension, stream, known, histogram, backend):
         self.function, self.dimension, self.stream, self.backend = function, dimension, stream, backend
-        pilot = self.values(0, PILOT)
+        self.piece = max(PIECE // dimension, min(FEWEST, MOST // dimension), 1)
+        pilot = np.concatenate([self.values(*piece) for piece in self._pieces(0, PILOT)])
         edges = _edges(pilot[:, 0]) if histogram else None
         super().__init__(Moments(pilot.mean(axis=0), known, edges))
 
@@ -81,10 +85,14 @@ class Plain(Estimator):
 
         Returns
         -------
-        (count, dimension) float64 in (0, 1)
+        (count, dimension) float64 in (0, 1), odd multiples of 2**-53
         """
         words = philox.words(self.stream.key, first * self.dimension, count * self.dimension, self.backend)
-        return ((words >> np.uint64(64 - BITS)) + 0.5).reshape(count, self.dimension) * 2.0**-BITS
+        words >>= np.uint64(64 - BITS)
+        words |= np.uint64(1023 << BITS)  # the fraction of a number in [1, 2)
+        points = words.view(np.float64)
+        points -= 1 - 2.0 ** -(BITS + 1)  # exact
+        return points.reshape(count, self.dimension)
 
     def values(self, first, count):
         """What the samples are worth.
@@ -110,7 +118,14 @@ class Plain(Estimator):
         -------
         (width,) float64
         """
-        return self.moments.row(self.values(first, count))
+        row = np.zeros(self.width)
+        for piece in self._pieces(first, count):
+            row += self.moments.row(self.values(*piece))
+        return row
+
+    def _pieces(self, first, count):
+        """First and count of parts that are small enough."""
+        return [(start, min(self.piece, first + count - start)) for start in range(first, first + count, self.piece)]
 
 
 class Antithetic(Plain):
@@ -131,15 +146,21 @@ class Stratified(Plain):
     """Points spread evenly along the first dimension within each block."""
 
     def block(self, first, count):
-        """The row of a block of samples, which is one value.
+        """The row of a block of samples, whose mean is one value; the histogram is that of the samples.
 
         Parameters
         ----------
         first, count : int
         """
-        points = self.points(first, count)
-        points[:, 0] = (np.arange(count) + points[:, 0]) / count
-        return self.moments.row(self.function(points).mean(axis=0)[None])
+        total, counts = np.zeros(len(self.moments.centre)), np.zeros(self.moments.bins)
+        for start, size in self._pieces(first, count):
+            points = self.points(start, size)
+            points[:, 0] = (np.arange(start - first, start - first + size) + points[:, 0]) / count
+            values = self.function(points)
+            total += self.moments.total(values)
+            counts += self.moments.counts(values)
+        mean = total / count
+        return np.concatenate([self.moments.sums(1, mean, self.moments.products(mean[:, None])), counts / count])
 
 
 class Sobol(Plain):
@@ -175,27 +196,30 @@ class Sobol(Plain):
         first : int, a multiple of 16
         count : int
         """
+        if first + count > SOBOL_SAMPLES:
+            raise Fault(f"samples = {first + count}: Sobol's sequence ends at {SOBOL_SAMPLES}")
         k, bins = len(self.moments.centre), self.moments.bins
         row, counts = np.zeros((SCRAMBLINGS, 1 + k)), np.zeros(bins)
         for scrambling in range(SCRAMBLINGS):
             n = max(0, -(-(count - scrambling) // SCRAMBLINGS))
-            if n:
-                values = self.function(self._scrambled(scrambling, first // SCRAMBLINGS, n))
-                row[scrambling] = np.concatenate([[n], (values - self.moments.centre).sum(axis=0)])
-                if bins:
-                    counts += self.moments.row(values)[-bins:]
+            row[scrambling, 0] = n
+            for piece in self._pieces(first // SCRAMBLINGS, n):
+                values = self.function(self._scrambled(scrambling, *piece))
+                row[scrambling, 1:] += self.moments.total(values)
+                counts += self.moments.counts(values)
         return np.concatenate([[count], row.ravel(), counts])
 
     def _scrambled(self, scrambling, first, count):
-        """Points of one scrambling; going on from the last ones costs least."""
-        engine = self.engines.get(scrambling)
-        if engine is None or engine.num_generated > first:
-            engine = self.engines[scrambling] = _engine(self.dimension, self.stream, scrambling)
-        if first > engine.num_generated:
-            engine.fast_forward(first - engine.num_generated)
+        """Points of one scrambling."""
+        if scrambling not in self.engines:
+            self.engines[scrambling] = _engine(self.dimension, self.stream, scrambling)
+        engine = self.engines[scrambling]
+        _go(engine, first)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a block need not be a power of two: what comes before makes up for that
-            return engine.random(count) + 2.0 ** -(SOBOL_BITS + 1)
+            points = engine.random(count)
+        points += 2.0 ** -(SOBOL_BITS + 1)
+        return points
 
     def estimates(self, total):
         """Means over the scramblings, and their standard errors.
@@ -222,6 +246,22 @@ def _engine(dimension, stream, scrambling):
         return make(rng=seed)
     except TypeError:
         return make(seed=seed)
+
+
+def _go(engine, first):
+    """Have an engine go on from a point of its sequence: at once, where SciPy's own skipping counts all the way."""
+    if first == engine.num_generated:
+        return
+    if not first or not all(hasattr(engine, name) for name in ("_sv", "_shift", "_quasi")):  # another SciPy
+        if first < engine.num_generated:
+            engine.reset()
+        if first:
+            engine.fast_forward(first - engine.num_generated)
+        return
+    code = (first - 1) ^ (first - 1) >> 1  # Gray's: its bits tell the directions of the point before
+    bits = [bit for bit in range(SOBOL_BITS) if code >> bit & 1]
+    engine._quasi = engine._shift ^ np.bitwise_xor.reduce(engine._sv[:, bits], axis=1)
+    engine.num_generated = first
 
 
 def _edges(values):

@@ -8,9 +8,10 @@ Source: Lepage, J. Comput. Phys. 27 (1978) 192 and 439 (2021) 110386.
 
 import numpy as np
 
-from brmpi import partition, sums
+from brmpi.montecarlo import genz
+from brmpi.montecarlo.sampling import Sampling
 
-BLOCK = 4096  # points that one rank takes together
+BLOCK = 4096  # points that a rank takes together
 FLOOR = 0.05  # of the weights, spread over all intervals
 
 
@@ -39,16 +40,21 @@ class Grid:
 
         Returns
         -------
-        x : (n, dimension) float64 in (0, 1)
+        x : (n, dimension) float64 in (0, 1], 1 by rounding alone
         jacobian : (n,) float64, volume of x's by that of points
         place : (n, dimension) int64, interval of each coordinate
         """
         dimension, count = len(self.edges), self.edges.shape[1] - 1
-        scaled = points * count
-        place = np.minimum(scaled.astype(np.int64), count - 1)
-        axis = np.arange(dimension)
-        low, high = self.edges[axis, place], self.edges[axis, place + 1]
-        return low + (scaled - place) * (high - low), np.prod((high - low) * count, axis=1), place
+        within = points * count
+        place = within.astype(np.intp)
+        np.minimum(place, count - 1, out=place)
+        within -= place
+        flat = place + np.arange(dimension) * count
+        width = np.diff(self.edges).ravel()[flat]
+        within *= width
+        within += self.edges[:, :-1].ravel()[flat]
+        width *= count
+        return within, genz.product(width), place
 
     def refine(self, weights, damping):
         """Move the edges so that intervals carry more alike weights.
@@ -60,7 +66,7 @@ class Grid:
         """
         count = weights.shape[1]
         for edges, weight in zip(self.edges, weights):
-            if not weight.sum() > 0:
+            if not 0 < weight.sum() < np.inf:
                 continue
             near = np.pad(weight, 1, mode="edge")
             smooth = (near[:-2] + 6 * weight + near[2:]) / 8
@@ -69,6 +75,42 @@ class Grid:
             heights = np.concatenate([[0.0], np.cumsum(part)])
             inner = np.interp(np.arange(1, count) * (heights[-1] / count), heights, edges)
             edges[1:-1] = inner
+
+
+class Warmup:
+    """The estimator of the weights by which a grid is refined, for ``sampling``.
+
+    Parameters
+    ----------
+    grid : Grid
+    function : of (n, dimension) float64 to (n,) float64
+    sample : function of first and count to (count, dimension) float64 in (0, 1), points by index
+    offset : int, index of the first point
+
+    Attributes
+    ----------
+    width : int, of a row
+    """
+
+    def __init__(self, grid, function, sample, offset):
+        self.grid, self.function, self.sample, self.offset = grid, function, sample, offset
+        self.width = len(grid.edges) * (grid.edges.shape[1] - 1)
+
+    def block(self, first, count):
+        """Squares of the function over the density, summed by interval of each dimension.
+
+        Parameters
+        ----------
+        first, count : int
+
+        Returns
+        -------
+        (width,) float64
+        """
+        x, jacobian, place = self.grid.mapped(self.sample(self.offset + first, count))
+        squares = (self.function(x) * jacobian) ** 2
+        intervals = self.grid.edges.shape[1] - 1
+        return np.concatenate([np.bincount(column, squares, intervals) for column in place.T])
 
 
 def fitted(comm, function, sample, dimension, iterations, points, damping, speeds):
@@ -89,19 +131,8 @@ def fitted(comm, function, sample, dimension, iterations, points, damping, speed
     Grid
     """
     grid = Grid(dimension)
-    blocks = -(-points // BLOCK)
-    edges = partition.offsets(partition.shares(blocks, speeds))
-    width = grid.edges.shape[1] - 1
     for iteration in range(iterations):
-        rows = [_weights(grid, function, sample(iteration * points + block * BLOCK, min(BLOCK, points - block * BLOCK)))
-                for block in range(edges[comm.rank], edges[comm.rank + 1])]
-        rows = np.array(rows).reshape(len(rows), dimension * width)
-        grid.refine(sums.total(comm, rows).reshape(dimension, width), damping)
+        sampling = Sampling(comm, Warmup(grid, function, sample, iteration * points), points, BLOCK, speeds)
+        sampling.run(lambda sums, decided: False)
+        grid.refine(sampling.sums.total.reshape(dimension, -1), damping)
     return grid
-
-
-def _weights(grid, function, points):
-    """Squares of the weighted function, by interval of each dimension."""
-    x, jacobian, place = grid.mapped(points)
-    squares = (function(x) * jacobian) ** 2
-    return np.array([np.bincount(column, squares, grid.edges.shape[1] - 1) for column in place.T])
