@@ -72,7 +72,7 @@ class Plain(Estimator):
     def __init__(self, function, dimension, stream, known, histogram, backend):
         self.function, self.dimension, self.stream, self.backend = function, dimension, stream, backend
         self.piece = max(PIECE // dimension, min(FEWEST, MOST // dimension), 1)
-        pilot = np.concatenate([self.values(*piece) for piece in self._pieces(0, PILOT)])
+        pilot = np.concatenate([self.values(*piece) for piece in self.pieces(0, PILOT)])
         edges = _edges(pilot[:, 0]) if histogram else None
         super().__init__(Moments(pilot.mean(axis=0), known, edges))
 
@@ -119,12 +119,21 @@ class Plain(Estimator):
         (width,) float64
         """
         row = np.zeros(self.width)
-        for piece in self._pieces(first, count):
+        for piece in self.pieces(first, count):
             row += self.moments.row(self.values(*piece))
         return row
 
-    def _pieces(self, first, count):
-        """First and count of parts that are small enough."""
+    def pieces(self, first, count):
+        """Some samples in parts of which the function gets one at a time.
+
+        Parameters
+        ----------
+        first, count : int
+
+        Returns
+        -------
+        list of (int, int), first and count of each
+        """
         return [(start, min(self.piece, first + count - start)) for start in range(first, first + count, self.piece)]
 
 
@@ -153,7 +162,7 @@ class Stratified(Plain):
         first, count : int
         """
         total, counts = np.zeros(len(self.moments.centre)), np.zeros(self.moments.bins)
-        for start, size in self._pieces(first, count):
+        for start, size in self.pieces(first, count):
             points = self.points(start, size)
             points[:, 0] = (np.arange(start - first, start - first + size) + points[:, 0]) / count
             values = self.function(points)
@@ -203,7 +212,7 @@ class Sobol(Plain):
         for scrambling in range(SCRAMBLINGS):
             n = max(0, -(-(count - scrambling) // SCRAMBLINGS))
             row[scrambling, 0] = n
-            for piece in self._pieces(first // SCRAMBLINGS, n):
+            for piece in self.pieces(first // SCRAMBLINGS, n):
                 values = self.function(self._scrambled(scrambling, *piece))
                 row[scrambling, 1:] += self.moments.total(values)
                 counts += self.moments.counts(values)

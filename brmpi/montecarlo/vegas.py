@@ -12,6 +12,7 @@ from brmpi.montecarlo import genz
 from brmpi.montecarlo.sampling import Sampling
 
 BLOCK = 4096  # points that a rank takes together
+DIMENSIONS = 1024  # most, whose weights are sent as one row of 64 numbers each
 FLOOR = 0.05  # of the weights, spread over all intervals
 
 
