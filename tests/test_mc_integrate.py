@@ -1,18 +1,21 @@
-"""Integrals of Genz's families, VEGAS, and the ways of choosing points: errors that cover, slopes, less variance."""
+"""Integrals: Genz's exact values, VEGAS, errors that cover and their slopes, functions of one's own."""
 
 import dataclasses
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 from sampled import estimates, normal, off, told
 from scipy import integrate, stats
 
 from brmpi import case
 from brmpi.errors import BadInput
-from brmpi.montecarlo import genz, points, vegas
+from brmpi.montecarlo import genz, vegas
 from brmpi.montecarlo.integrate import Case, Integrate
-from brmpi.montecarlo.moments import Moments
+from brmpi.montecarlo.sampling import Sampling
+from brmpi.streams import Stream
 
 ROOT = Path(__file__).parent.parent
 CASES = ROOT / "sims/montecarlo/integrate"
@@ -98,62 +101,6 @@ def test_ways_that_need_fewer_samples_need_fewer(alone):
     assert error(way="vegas", **peak) < 0.15 * error(**peak)
 
 
-def test_a_control_variate_leaves_what_it_does_not_explain():
-    rng = np.random.default_rng(5)
-    x, noise = rng.standard_normal((2, 50000))
-    moments = Moments([0.0, 0.0], known=[0.0])
-    total = sum(moments.row(np.column_stack([3 + 2 * x[part] + 0.5 * noise[part], x[part]]))
-                for part in np.split(np.arange(50000), 7 * [0] + [1000, 30000]))
-    value, error = moments.estimates(total)
-    assert abs(value[0] - 3) < 4 * error[0]
-    assert error[0] == pytest.approx(0.5 / np.sqrt(50000), rel=0.02)  # the deviation of the noise alone
-
-
-def test_moments_are_numpys():
-    rng = np.random.default_rng(2)
-    values = 1e6 + rng.standard_normal((3001, 2)) * [1.0, 1e-3]
-    moments = Moments(values[:10].mean(axis=0), edges=np.linspace(1e6 - 2, 1e6 + 2, 9))
-    total = sum(moments.row(part) for part in np.array_split(values, 13))
-    mean, error = moments.estimates(total)
-    np.testing.assert_allclose(mean, values.mean(axis=0), rtol=3e-15)
-    np.testing.assert_allclose(error, values.std(axis=0, ddof=1) / np.sqrt(3001), rtol=1e-9)
-    edges, density = moments.histogram(total)
-    counts, _ = np.histogram(np.clip(values[:, 0], edges[0], edges[-1]), edges)
-    np.testing.assert_array_equal(np.round(density * 3001 * np.diff(edges)), counts)
-    for few in (0, 1):
-        value, error = moments.estimates(few * moments.row(values[:1]))
-        assert np.isinf(error).all() and (few or np.isnan(value).all())
-
-
-@pytest.mark.parametrize("way", points.WAYS)
-def test_points_belong_to_their_indices(way):
-    def _norm(x):
-        return (x**2).sum(axis=1)[:, None]
-
-    size = 64
-    one, other = (points.estimator(way, _norm, 3, 9, "test") for _ in range(2))
-    rows = [one.block(first, size) for first in range(0, 4 * size, size)]
-    backwards = [other.block(first, size) for first in range(3 * size, -1, -size)][::-1]
-    np.testing.assert_array_equal(rows, backwards)
-    if way != "stratified":
-        np.testing.assert_allclose(np.sum(rows, axis=0), other.block(0, 4 * size), rtol=1e-12)
-
-
-def test_sobols_points_are_scipys():
-    from scipy.stats import qmc
-
-    seen = []
-    made = points.estimator("sobol", lambda x: seen.append(x.copy()) or x[:, :1], 5, 3, "test")
-    seen.clear()
-    made.block(16 * 32, 16 * 64)
-    assert len(seen) == 16 and all(part.shape == (64, 5) for part in seen)
-    for part in seen:
-        assert qmc.discrepancy(part) < 0.02 and part.min() > 0 and part.max() < 1
-    engine = points._engine(5, made.stream, 4)
-    engine.fast_forward(32)
-    np.testing.assert_array_equal(seen[4], engine.random(64) + 2.0**-33)
-
-
 def test_vegas_moves_its_intervals_to_the_peak():
     grid = vegas.Grid(1, 50)
     x = (np.arange(200000) + 0.5) / 200000
@@ -168,35 +115,151 @@ def test_vegas_moves_its_intervals_to_the_peak():
     assert integrate.trapezoid(values, x) == pytest.approx(0.02 * np.sqrt(2 * np.pi), rel=1e-3)
 
 
+@pytest.mark.mpi
+@pytest.mark.parametrize("points", [1, 5000, 70000])
+def test_vegas_fits_the_same_grid_on_any_number_of_ranks(comm, assert_all, points):
+    from mpi4py import MPI
+
+    def _sample(first, count):
+        return Stream(3, "test").uniform(first, count, (2,)) + 2.0**-54
+
+    def _peak(x):
+        return np.exp(-50 * ((x - 0.3) ** 2).sum(axis=1))
+
+    one = vegas.fitted(MPI.COMM_SELF, _peak, _sample, 2, 3, points, 1.0, np.ones(1))
+    for speeds in (np.ones(comm.size), np.arange(1.0, comm.size + 1)):
+        many = vegas.fitted(comm, _peak, _sample, 2, 3, points, 1.0, speeds)
+        assert_all(many.edges.tobytes() == one.edges.tobytes())
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("keys", [{"way": "vegas", "warmup": 20000}, {"way": "sobol", "block": 512}], ids=str)
+@pytest.mark.parametrize("dynamic", [True, False])
+def test_the_same_bits_on_any_number_of_ranks(comm, assert_all, keys, dynamic):
+    from mpi4py import MPI
+
+    keys = {"block": 1000, "family": "continuous", **keys}
+    one = estimates(Integrate, MPI.COMM_SELF, 30001, **keys)
+    many = made(Integrate, comm, **keys)
+    many.prepare()
+    sampling = Sampling(comm, many.estimator, 30001, keys["block"], np.arange(1.0, comm.size + 1), dynamic)
+    sampling.run(lambda sums, decided: False)
+    found = many.estimator.estimates(sampling.sums.total)
+    assert_all(np.array_equal(np.ravel(found), np.ravel(one[1:])), f"{found} {one[1:]}")
+
+
+@pytest.mark.parametrize("keys", [{"way": "vegas", "warmup": 20000}, {"way": "sobol", "block": 4096}], ids=str)
+def test_five_ranks_tell_what_one_process_does(launch, tmp_path, alone, keys):
+    words = [word for key, value in keys.items() for word in ("--set", f"{key}={value}")]
+    done = launch(5, "-m", "brmpi.montecarlo.integrate", *words, "--samples", 150000, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    _, value, error = estimates(Integrate, alone, 150000, **keys)
+    found = told(tmp_path / "run")[0]["integral"]
+    assert (found["value"], found["error"]) == (value[0], error[0])
+
+
+def test_parameters_of_ones_own(alone):
+    keys = {"family": "gaussian", "dimension": 2, "a": (3.0, 5.0), "u": (0.1, 0.9)}
+    program, value, error = estimates(Integrate, alone, 2**14, **keys)
+    wanted = integrate.quad(lambda x: np.exp(-((3 * (x - 0.1)) ** 2)), 0, 1)[0]
+    wanted *= integrate.quad(lambda x: np.exp(-((5 * (x - 0.9)) ** 2)), 0, 1)[0]
+    assert program.exact()["integral"] == pytest.approx(wanted, rel=1e-12)
+    assert abs(value[0] - wanted) < 4 * error[0]
+    drawn = [made(Integrate, alone, **(keys | other)) for other in ({"a": ()}, {"u": ()}, {"seed": 2})]
+    for one in drawn:
+        one.prepare()
+    values = {one.exact()["integral"] for one in (*drawn, program)}
+    assert len(values) == 3  # a seed is of no account where both are given
+
+
+MINE = """import numpy as np
+
+def f(x):
+    return x[:, 0] * x[:, 1]
+
+def one(x):
+    return [1] * len(x)
+
+def wide(x):
+    return x
+
+def complex_one(x):
+    return x[:, 0] + 1j
+
+def words(x):
+    return np.full(len(x), "a")
+
+def huge(x):
+    return x[:, 0] * 1e200
+
+def tiny(x):
+    return x[:, 0] * 1e-200
+
+def pole(x):
+    return 1 / (x[:, 0] * 0)
+
+def rare(x):
+    return np.where(x[:, 0] < 1e-4, np.nan, 1.0)
+"""
+
+
+def test_functions_of_which_nothing_can_be_told_are_refused(alone, tmp_path, monkeypatch):
+    (tmp_path / "my_functions.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    refused = {"wide": r"float64 of shape \(1024, 2\) for 1024 points: must be real, \(1024,\)", "words": "<U1",
+               "complex_one": "complex128", "huge": "1e-120 and <= 1e.120", "tiny": "must be >= 1e-120",
+               "none": "no attribute", "pole": r"is inf at \(0\.[0-9]+, 0\.[0-9]+\)"}
+    try:
+        for way in ("plain", "vegas"):
+            for name, sentence in refused.items():
+                with pytest.raises(BadInput, match=sentence) as caught:
+                    made(Integrate, alone, function=f"my_functions:{name}", dimension=2, way=way).prepare()
+                assert f"function = 'my_functions:{name}'" in str(caught.value)
+            _, value, error = estimates(Integrate, alone, 4096, function="my_functions:one", dimension=2, way=way,
+                                        block=512, iterations=1, warmup=1024)
+            assert value[0] == pytest.approx(1, abs=5 * error[0] + 1e-12) and error[0] < 0.02
+    finally:
+        sys.modules.pop("my_functions", None)
+    for family, dimension in (("product-peak", 100), ("product-peak", 1000), ("corner-peak", 500)):
+        with pytest.raises(BadInput, match=f"in dimension = {dimension}: must be >= 1e-120"):
+            made(Integrate, alone, family=family, dimension=dimension).prepare()
+
+
 def test_a_function_of_ones_own(launch, tmp_path):
-    (tmp_path / "mine.py").write_text("def f(x):\n    return x[:, 0] * x[:, 1]\n\ndef bad(x):\n    return x\n")
-    keys = ("--set", "dimension=2", "--samples", "200000", "--quiet")
+    (tmp_path / "mine.py").write_text(MINE)
+    keys = ("--set", "dimension=2", "--samples", 400000, "--quiet")
     done = launch(2, "-m", "brmpi.montecarlo.integrate", "--set", "function=mine:f", *keys, "--out", "run")
     assert done.returncode == 0, done.stderr
     found = told(tmp_path / "run")[0]["integral"]
     assert abs(found["value"] - 0.25) < 4 * found["error"] and found["error"] < 1e-3
-    for wrong, sentence in (("mine:bad", "must be (1024,)"), ("mine:none", "has no attribute")):
-        done = launch(1, "-m", "brmpi.montecarlo.integrate", "--set", f"function={wrong}", *keys)
-        assert done.returncode == 2 and done.stderr.count(sentence) == 1, done.stderr
+    done = launch(2, "-m", "brmpi.montecarlo.integrate", "--set", "function=mine:rare", *keys)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    assert "function = 'mine:rare': is nan at (" in done.stderr
 
 
-def test_bad_input_is_refused():
-    for keys in ({"dimension": 0}, {"dimension": 30000, "way": "sobol"}, {"family": "genz"}, {"function": "nothing"},
-                 {"way": "sobol", "block": 100}, {"controls": "coordinates", "dimension": 65}, {"error": -1.0}):
-        with pytest.raises(BadInput):
-            case.build(Case, keys, {}, "--set")
+BAD = [({"dimension": 0}, "dimension = 0: must be >= 1"), ({"dimension": 2**21}, "must be <= 1048576"),
+       ({"dimension": 21202, "way": "sobol"}, "dimension = 21202: Sobol's table ends at 21201"),
+       ({"way": "sobol", "samples": 2**36 + 1}, "Sobol's sequence ends at 68719476736"),
+       ({"way": "vegas", "dimension": 1025}, "dimension = 1025: must be <= 1024 with way = 'vegas'"),
+       ({"family": "genz"}, "family = 'genz': must be one of oscillatory"), ({"way": "best"}, "way = 'best': must be"),
+       ({"function": "nothing"}, "function = 'nothing': must be module:name"),
+       ({"way": "sobol", "block": 100}, "block = 100: must be a multiple of 16"),
+       ({"way": "sobol", "controls": "coordinates"}, "cannot be combined with way = 'sobol'"),
+       ({"controls": "coordinates", "dimension": 65}, "dimension = 65 must be <= 64"),
+       ({"error": -1.0}, "error = -1.0: must be > 0"), ({"error": 0.0}, "error = 0.0: must be > 0"),
+       ({"a": [1.0, 2.0], "dimension": 3}, "a has 2 values: must have 3"),
+       ({"u": [0.5], "dimension": 3}, "u has 1 values: must have 3"),
+       ({"a": [0.0]}, "a[0] = 0.0: must be > 0"), ({"u": [1.5]}, "u[0] = 1.5: must be <= 1"),
+       ({"a": [1.0], "dimension": 1, "difficulty": 2.0}, "difficulty = 2: cannot be combined with a"),
+       ({"u": [1.0], "dimension": 1, "function": "m:f"}, "cannot be combined with function")]
 
 
-@pytest.mark.parametrize(("keys", "others"), [
-    (("way=vegas", "warmup=20000"), [(2, "dynamic"), (5, "static")]), (("way=sobol", "block=4096"), [(3, "static")])],
-    ids=str)
-def test_the_same_bits_on_any_number_of_ranks(launch, tmp_path, keys, others):
-    words = [word for key in (*keys, "samples=150000") for word in ("--set", key)]
-    for ranks, dealing in ((0, "dynamic"), *others):
-        done = launch(ranks, "-m", "brmpi.montecarlo.integrate", *words, "--set", f"dealing={dealing}", "--out",
-                      f"on-{ranks}")
-        assert done.returncode == 0, done.stderr
-        assert told(tmp_path / "on-0") == told(tmp_path / f"on-{ranks}")
+@pytest.mark.parametrize(("keys", "sentence"), BAD, ids=[str(keys) for keys, _ in BAD])
+def test_bad_input_is_one_sentence(keys, sentence):
+    with pytest.raises(BadInput) as caught:
+        case.build(Case, keys, {}, "--set")
+    assert sentence in str(caught.value)
 
 
 @pytest.mark.parametrize("file", sorted(CASES.glob("*.toml")), ids=lambda file: file.stem)
