@@ -115,6 +115,19 @@ def test_vegas_moves_its_intervals_to_the_peak():
     assert integrate.trapezoid(values, x) == pytest.approx(0.02 * np.sqrt(2 * np.pi), rel=1e-3)
 
 
+def test_vegas_keeps_its_grid_where_it_learns_nothing():
+    grid = vegas.Grid(3, 8)
+    before = grid.edges.copy()
+    weights = np.ones((3, 8)) * [[0], [1], [2]]
+    weights[0, 3], weights[2, 5] = np.nan, np.inf
+    grid.refine(weights, 1.0)
+    np.testing.assert_array_equal(grid.edges[[0, 2]], before[[0, 2]])
+    np.testing.assert_allclose(grid.edges[1], before[1], rtol=1e-12)  # alike already
+    grid.refine(np.zeros((3, 8)), 1.0)
+    grid.refine(np.eye(3, 8), 0.0)  # no damping, no move
+    np.testing.assert_allclose(grid.edges, before, rtol=1e-12)
+
+
 @pytest.mark.mpi
 @pytest.mark.parametrize("points", [1, 5000, 70000])
 def test_vegas_fits_the_same_grid_on_any_number_of_ranks(comm, assert_all, points):

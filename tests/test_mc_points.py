@@ -135,6 +135,13 @@ def test_an_engine_that_cannot_be_looked_into_counts_all_the_way():
         np.testing.assert_array_equal(hidden._scrambled(2, first, 16), plain._scrambled(2, first, 16))
 
 
+def test_sobols_error_is_the_spread_of_its_scramblings():
+    means = [np.exp(x[:, 0]).mean() for x in seen("sobol", 0, 16 * 100)]
+    value, error = sampled(made("sobol", exponential), 4, 16 * 25)
+    assert value[0] == pytest.approx(np.mean(means), rel=1e-14)
+    assert error[0] == pytest.approx(np.std(means, ddof=1) / 4, rel=1e-9)
+
+
 def test_what_sobols_sequence_cannot_do_is_refused():
     with pytest.raises(BadInput, match="dimension = 21202: Sobol's table ends at 21201"):
         made("sobol", dimension=21202)
