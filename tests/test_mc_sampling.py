@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from brmpi.montecarlo import counter
 from brmpi.montecarlo.dealing import CLOSED, Dealer
 from brmpi.montecarlo.sampling import Sampling, Sums, checked
+
+
+@pytest.fixture(params=["one-sided", "messages"])
+def way(request, monkeypatch):
+    """Ranks share the counter in each of the two ways."""
+    if request.param == "messages":
+        monkeypatch.setattr(counter, "shared", lambda comm, start: counter.Messages(comm.Dup(), start))
 
 
 class Estimator:
@@ -72,7 +80,7 @@ def test_sums_do_not_depend_on_who_sends_what_when(data, blocks, cut):
 @pytest.mark.mpi
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("samples", [1, 7, 64, 65, 1000, 12345])
-def test_every_block_is_sampled_once_and_adds_up_to_the_same_bits(comm, assert_all, dynamic, samples):
+def test_every_block_is_sampled_once_and_adds_up_to_the_same_bits(comm, assert_all, dynamic, samples, way):
     size = 64
     for speeds in (np.ones(comm.size), np.arange(1.0, comm.size + 1), 1000.0 ** np.arange(comm.size)):
         estimator = Estimator()
@@ -88,7 +96,7 @@ def test_every_block_is_sampled_once_and_adds_up_to_the_same_bits(comm, assert_a
 
 @pytest.mark.mpi
 @pytest.mark.parametrize("dynamic", [True, False])
-def test_an_end_that_sums_decide_is_the_same_for_all(comm, assert_all, dynamic):
+def test_an_end_that_sums_decide_is_the_same_for_all(comm, assert_all, dynamic, way):
     for least in (1, 5, 33, 100, 257):
         estimator = Estimator(pause=2e-4 * (1 + comm.rank))
         sampling = Sampling(comm, estimator, 0, 10, np.ones(comm.size), dynamic)
@@ -114,7 +122,7 @@ def test_going_on_gives_the_bits_of_never_having_stopped(comm, assert_all):
 @pytest.mark.mpi
 @pytest.mark.parametrize("dynamic", [True, False])
 @pytest.mark.parametrize("who", [0, -1])
-def test_any_rank_can_stop_all(comm, assert_all, dynamic, who):
+def test_any_rank_can_stop_all(comm, assert_all, dynamic, who, way):
     estimator, who = Estimator(pause=2e-3), who % comm.size
     sampling = Sampling(comm, estimator, 10**8, 10, np.ones(comm.size), dynamic)
     begin = time.monotonic()
@@ -125,7 +133,7 @@ def test_any_rank_can_stop_all(comm, assert_all, dynamic, who):
 
 
 @pytest.mark.mpi
-def test_the_clock_can_end_it(comm, assert_all):
+def test_the_clock_can_end_it(comm, assert_all, way):
     begin = time.monotonic()
     sampling = Sampling(comm, Estimator(pause=1e-3), 0, 10, np.ones(comm.size))
     stopped = sampling.run(lambda sums, decided: not decided and time.monotonic() - begin > 0.4)

@@ -14,6 +14,7 @@ from brmpi.montecarlo.dealing import CLOSED, Dealer
 
 ROWS, END = 7301, 7302  # tags
 LETTER = 0.1  # seconds of rows in a message
+LOOK = 0.02  # seconds between two looks of the root at its messages: over Ethernet a look takes long
 NAP = 2e-4  # seconds between looks while the root has nothing else to do
 
 
@@ -113,7 +114,7 @@ class Sampling:
         self.sums = Sums(total, number, whole, last)
         self.dealer = Dealer(comm, number, last, speeds, dynamic)
         self.letters, self.open, self.enough = [], comm.size - 1, False
-        self.pace, self.busy, self.blocks = 0.0, 0.0, 0
+        self.pace, self.busy, self.blocks, self.looked = 0.0, 0.0, 0, 0.0
 
     def run(self, watch, asked=lambda: False):
         """Sample until there is enough. Collective.
@@ -150,7 +151,7 @@ class Sampling:
         rows, first = [], blocks.start
         began = sent = time.perf_counter()
         for block in blocks:
-            if block == blocks[-1]:
+            if 2 * (block - blocks.start) >= len(blocks) - 1:  # half of it is left to do while that comes
                 self.dealer.ask(self.pace)
             count = min(self.size, self.samples - block * self.size) if self.samples else self.size
             start = time.perf_counter()
@@ -160,10 +161,15 @@ class Sampling:
             self.blocks += 1
             self.pace = (now - began) / (block + 1 - blocks.start)
             last = block == blocks[-1]
-            if last or self.comm.rank == 0 or now - sent > LETTER:
+            looks = self.comm.rank == 0 and (last or now - self.looked > LOOK)
+            if last or looks or now - sent > LETTER:
                 self._post(first, rows)
                 first, rows, sent = block + 1, [], now
-            stopped = asked() if self.comm.rank else self._collect(watch, asked)
+            if looks:
+                stopped = self._collect(watch, asked)
+                self.looked = time.perf_counter()
+            else:
+                stopped = asked()
             if stopped or self.enough:
                 self._post(first, rows)
                 self.dealer.close()
@@ -191,6 +197,7 @@ class Sampling:
         from mpi4py import MPI
 
         status, stopped = MPI.Status(), False
+        self.dealer.serve()
         while self.comm.Iprobe(MPI.ANY_SOURCE, MPI.ANY_TAG, status):
             if status.tag == END:
                 stopped = self.comm.recv(None, status.source, END) or stopped
@@ -201,8 +208,8 @@ class Sampling:
             self.sums.add(int(letter[0]), letter[1:].reshape(-1, self.estimator.width))
         self._ripe(watch)
         stopped = stopped or asked()
-        if not self.dealer.over and (stopped or watch(self.sums, False)):
-            self.dealer.close()
+        if not self.dealer.closed and (stopped or watch(self.sums, False)):
+            self.dealer.close(keep=not stopped)
         return stopped
 
     def _ripe(self, watch):
