@@ -85,7 +85,7 @@ test-wheels:  ## every test on packages from PyPI alone
 soak: install  ## the long fault tests
 	@python -m pytest -m soak
 
-test-streams: install  ## dieharder's tests of the random streams, half an hour; needs dieharder
+test-streams: install  ## dieharder's tests of the random streams, twenty minutes; needs dieharder
 	@python -m brmpi.bench.streams
 
 bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-lab  ## every benchmark
