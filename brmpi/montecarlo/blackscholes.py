@@ -1,7 +1,8 @@
 """Closed forms under Black and Scholes: a lognormal price with constant rate, dividend yield and volatility.
 
 Sources: Black & Scholes, J. Polit. Econ. 81 (1973) 637; Kemna & Vorst, J. Bank. Finance 14 (1990) 113; Reiner &
-Rubinstein, Risk 4(8) (1991) 28; Margrabe, J. Finance 33 (1978) 177.
+Rubinstein, Risk 4(8) (1991) 28; Broadie, Glasserman & Kou, Math. Finance 7 (1997) 325; Margrabe, J. Finance 33 (1978)
+177.
 """
 
 import math
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.special import ndtr
 
 SIGN = {"call": 1.0, "put": -1.0}
+OVERSHOOT = 0.5825971579390107  # -zeta(1/2) / sqrt(2 pi): how far a random walk goes past a level, in steps' deviations
 
 
 def lognormal(kind, forward, strike, deviation, discount):
@@ -63,14 +65,18 @@ def greeks(kind, spot, strike, rate, dividend, volatility, maturity):
 
     Returns
     -------
-    dict: delta, gamma [1 / money] and vega [money for a volatility of 1]
+    dict: delta, gamma [1 / money], vega [money for a volatility of 1], rho [money for a rate of 1] and theta
+        [money / year]
     """
     sign, deviation = SIGN[kind], volatility * math.sqrt(maturity)
     upper = (math.log(spot / strike) + (rate - dividend) * maturity) / deviation + deviation / 2
     density = math.exp(-upper * upper / 2) / math.sqrt(2 * math.pi)
     off = math.exp(-dividend * maturity)
-    return {"delta": sign * off * float(ndtr(sign * upper)), "gamma": off * density / (spot * deviation),
-            "vega": spot * off * density * math.sqrt(maturity)}
+    delta = sign * off * float(ndtr(sign * upper))
+    cash = sign * strike * math.exp(-rate * maturity) * float(ndtr(sign * (upper - deviation)))
+    vega = spot * off * density * math.sqrt(maturity)
+    return {"delta": delta, "gamma": off * density / (spot * deviation), "vega": vega, "rho": maturity * cash,
+            "theta": dividend * spot * delta - rate * cash - vega * volatility / (2 * maturity)}
 
 
 def geometric_asian(kind, spot, strike, rate, dividend, volatility, maturity, steps):
@@ -113,6 +119,27 @@ def geometric_basket(kind, spots, weights, strike, rate, dividend, covariance, m
     return lognormal(kind, forward, strike, math.sqrt(variance), math.exp(-rate * maturity))
 
 
+def exchange(kind, spots, weights, dividend, covariance, maturity):
+    """The price of a call or put of strike 0 on one asset less another: the right to exchange them (Margrabe).
+
+    Parameters
+    ----------
+    kind : "call" or "put"
+    spots : (2,) float64 > 0 [money]
+    weights : (2,) float64, one > 0 and one < 0
+    dividend : float, of both [1 / year]
+    covariance : (2, 2) float64, of the logarithms in a year
+    maturity : float > 0 [years]
+
+    Returns
+    -------
+    float [money]
+    """
+    variance = max(0.0, float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])) * maturity
+    parts = np.asarray(spots) * weights
+    return lognormal(kind, float(parts.max()), -float(parts.min()), math.sqrt(variance), math.exp(-dividend * maturity))
+
+
 def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, maturity):
     """The price of an option that comes to life, or ends, when the price touches a level at any time.
 
@@ -147,3 +174,23 @@ def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, matur
               (-1.0, 1.0, True): b - c + d, (-1.0, 1.0, False): a, (-1.0, -1.0, True): a - b + d,
               (-1.0, -1.0, False): c}[phi, eta, strike > level]
     return float(inside if payoff.endswith("in") else a - inside)
+
+
+def watched(kind, payoff, spot, strike, level, rate, dividend, volatility, maturity, steps):
+    """Nearly the price of a barrier option that is watched after each of some equal steps only.
+
+    It is that of one which is watched at all times, with its level moved away by exp(0.5826 volatility sqrt(step)).
+
+    Parameters
+    ----------
+    kind, payoff, spot, strike, level, rate, dividend, volatility, maturity : as in ``barrier``
+    steps : int >= 1
+
+    Returns
+    -------
+    float [money], off by what falls faster than 1 / sqrt(steps)
+
+    Source: Broadie, Glasserman & Kou, Math. Finance 7 (1997) 325.
+    """
+    away = OVERSHOOT * volatility * math.sqrt(maturity / steps) * (1 if level > spot else -1)
+    return barrier(kind, payoff, spot, strike, level * math.exp(away), rate, dividend, volatility, maturity)

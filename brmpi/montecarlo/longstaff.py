@@ -10,6 +10,7 @@ Source: Longstaff & Schwartz, Rev. Financ. Stud. 14 (2001) 113.
 import numpy as np
 
 from brmpi import partition, sums
+from brmpi.montecarlo.payoffs import weighted
 
 BLOCK = 4096  # paths that one rank takes together
 RIDGE = 1e-12  # of the normal equations' diagonal
@@ -72,8 +73,9 @@ def fitted(comm, paths, payoff, count, discount, strike, degree, speeds):
             gram[above] = total[degree + 2:]
             gram = gram + np.triu(gram, 1).T
             gram[np.diag_indices(degree + 1)] *= 1 + RIDGE
-            found[step] = np.linalg.lstsq(gram, total[1: degree + 2], rcond=1e-14)[0]
-            exercised = np.flatnonzero(paying)[now[paying] >= terms @ found[step]]
+            solved = np.linalg.lstsq(gram, total[1: degree + 2], rcond=1e-14)[0]
+            found[step] = comm.bcast(solved)  # another processor's library might round otherwise
+            exercised = np.flatnonzero(paying)[now[paying] >= weighted(terms, found[step])]
             value[exercised] = now[exercised]
     return found
 
@@ -102,7 +104,7 @@ def followed(prices, payoff, coefficients, discount, strike):
             if np.isnan(coefficients[step, 0]):
                 continue
             terms = basis(here, strike, coefficients.shape[1] - 1)
-            taken &= now >= terms @ coefficients[step]
+            taken &= now >= weighted(terms, coefficients[step])
         earned[alive[taken]] = now[taken] * discount ** (step + 1)
         alive = alive[~taken]
     return earned

@@ -1,7 +1,6 @@
 """Prices along paths, from points of the unit cube."""
 
 import numpy as np
-from scipy.special import ndtri
 
 
 def bridge(steps):
@@ -50,6 +49,8 @@ class Lognormal:
     Attributes
     ----------
     times : (steps,) float64 [years]
+    endwards : (steps,) float64, of length 1: how one asset's normal numbers move so that only the end of its Brownian
+        path is more likely to be elsewhere
     """
 
     def __init__(self, volatility, correlation, maturity, steps, bridged):
@@ -58,20 +59,21 @@ class Lognormal:
         self.steps, self.times = steps, maturity / steps * np.arange(1, steps + 1)
         self.root = np.sqrt(maturity / steps)
         self.matrix = bridge(steps) if bridged and steps > 1 else None
+        self.endwards = np.full(steps, steps**-0.5) if self.matrix is None else np.eye(steps)[0]
 
-    def brownian(self, points):
+    def brownian(self, normal):
         """Brownian paths of all assets.
 
         Parameters
         ----------
-        points : (n, steps assets) float64 in (0, 1)
+        normal : (n, steps assets) float64, standard normal numbers
 
         Returns
         -------
         (n, steps, assets) float64 [sqrt(year)]
         """
         assets = len(self.volatility)
-        z = ndtri(points).reshape(len(points), self.steps, assets)
+        z = normal.reshape(len(normal), self.steps, assets)
         if assets > 1:
             z = z @ self.factor.T
         if self.matrix is None:
