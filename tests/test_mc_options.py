@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import made
 from sampled import estimates, normal, off, told
 from scipy import integrate, stats
 
@@ -121,6 +122,16 @@ def test_heston_against_published_prices_and_black_and_scholes():
         assert heston.european(kind, 100, strike, 0.05, 0.02, maturity, still) == pytest.approx(expected, abs=1e-6)
 
 
+@pytest.mark.parametrize("psi", [1e-6, 0.4, 1.49, 1.51, 4.0, 60.0])
+def test_the_variance_after_a_step_has_its_moments(psi):
+    """Whichever form it is drawn from; and the expected exponential that keeps the price a martingale."""
+    u, mean, tilt = (np.arange(2**20) + 0.5) / 2**20, 0.03, -4.0
+    after, exponent = heston._variance(u, np.full(len(u), mean), np.full(len(u), psi), tilt)
+    assert after.min() >= 0 and after.mean() == pytest.approx(mean, rel=1e-4)
+    assert after.var() == pytest.approx(psi * mean**2, rel=5e-3)
+    assert np.exp(tilt * after).mean() == pytest.approx(math.exp(-exponent[0]), rel=1e-4)
+
+
 @pytest.mark.parametrize("way", ["plain", "sobol"])
 def test_heston_paths_price_what_is_published(way, alone):
     keys = {"v0": 0.010201, "kappa": 6.21, "theta": 0.019, "xi": 0.61, "rho": -0.7, "rate": 0.0319, "steps": 20}
@@ -150,7 +161,9 @@ KEYS = [
 def test_prices_and_greeks_are_as_far_off_as_their_errors_say(keys, alone):
     samples = 2048 if "model" in keys else 8192
     scores = [off(Options, alone, samples, seed=seed, **{"block": samples, **keys}) for seed in range(100)]
-    for name in scores[0]:
+    names = made(Options, alone, **keys).quantities
+    assert list(scores[0]) == list(names)
+    for name in names:
         found = np.array([score[name] for score in scores])
         bias = 0.5  # five errors of a mean over 100 seeds
         assert abs(found.mean()) < bias and 0.75 < found.std() < 1.3, (name, found.mean(), found.std())
@@ -198,6 +211,28 @@ def test_pathwise_derivatives_are_those_of_the_price(keys, alone):
         more, less = (estimates(Options, alone, 2**16, greeks="pathwise", **keys, spot=(100.0 + h,))[1][1]
                       for h in (3.0, -3.0))
         assert abs((more - less) / 6 - found["gamma"][0]) < 5 * found["gamma"][1] < 0.2 * found["gamma"][0]
+
+
+def test_derivatives_of_barriers_by_bumps(alone):
+    h, terms = 0.02, (0.05, 0.0)
+    program, values, errors = estimates(Options, alone, 2**16, payoff="up-and-out", kind="put", barrier=110.0,
+                                        steps=3, bump=h, greeks="bump", way="antithetic")
+
+    def _price(spot, volatility):
+        return blackscholes.barrier("put", "up-and-out", spot, 100, 110, *terms, volatility, 1)
+
+    up, here, down = (_price(spot, 0.2) for spot in (102, 100, 98))
+    exact = {"price": here, "delta": (up - down) / 4, "gamma": (up - 2 * here + down) / 4,
+             "vega": (_price(100, 0.204) - _price(100, 0.196)) / 0.008}
+    for name, value, error in zip(program.quantities, values, errors):
+        assert abs(value - exact[name]) < 4 * error < 0.35 * abs(exact[name]), name
+
+
+def test_gamma_takes_the_whole_path(alone):
+    """Its error does not grow with steps that nobody looks at."""
+    _, _, one = estimates(Options, alone, 2**14, greeks="pathwise")
+    _, _, many = estimates(Options, alone, 2**14, greeks="pathwise", steps=16)
+    assert many[3] < 1.5 * one[3]
 
 
 def test_controls_and_shifts_reduce_the_error(alone):
@@ -278,7 +313,8 @@ def test_the_kernel_prices_as_the_points_do(payoff, alone):
     ({"way": "sobol", "control": True}, "control = true: cannot be combined"),
     ({"way": "sobol", "block": 1000}, "block = 1000: must be a multiple of 16"),
     ({"rho": -1.5}, "rho = -1.5: must be >= -1"), ({"kappa": 0.0}, "kappa = 0.0: must be > 0"),
-    ({"v0": -0.01}, "v0 = -0.01: must be >= 0"), ({"xi": 0.0}, "xi = 0.0: must be > 0"),
+    ({"v0": -0.01}, "v0 = -0.01: must be >= 0"), ({"xi": 0.0}, "xi = 0.0: must be >= 0.001"),
+    ({"model": "heston", "theta": 10.0, "maturity": 99.0}, "theta = 10.0: exponents of prices may reach"),
     ({"model": "heston", "payoff": "american"}, "model = 'heston': prices no payoff = 'american'"),
     ({"model": "heston", "payoff": "up-and-out"}, "monitoring = 'continuous': must be 'discrete'"),
     ({"greeks": "pathwise", "payoff": "american"}, "greeks = 'pathwise': only for european"),

@@ -8,7 +8,7 @@ Rubinstein, Risk 4(8) (1991) 28; Broadie, Glasserman & Kou, Math. Finance 7 (199
 import math
 
 import numpy as np
-from scipy.special import ndtr
+from scipy.special import log_ndtr, ndtr
 
 SIGN = {"call": 1.0, "put": -1.0}
 OVERSHOOT = 0.5825971579390107  # -zeta(1/2) / sqrt(2 pi): how far a random walk goes past a level, in steps' deviations
@@ -153,7 +153,7 @@ def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, matur
 
     Returns
     -------
-    float [money]
+    float [money]; NaN or infinite where the volatility is so small that the formula's parts are not in range
     """
     phi, eta = SIGN[kind], 1.0 if payoff.startswith("down") else -1.0
     deviation, carry = volatility * math.sqrt(maturity), rate - dividend
@@ -161,18 +161,20 @@ def barrier(kind, payoff, spot, strike, level, rate, dividend, volatility, matur
     shift = (1 + mu) * deviation
     kept, paid = math.exp(-dividend * maturity), math.exp(-rate * maturity)
 
-    def _term(at, side, power):
-        ratio = (level / spot) ** (2 * mu) if power else 1.0
-        square = (level / spot) ** 2 if power else 1.0
-        return phi * ratio * (spot * kept * square * ndtr(side * at) - strike * paid * ndtr(side * (at - deviation)))
+    def _term(at, side, power):  # the power may pass float64 where the probability beside it is as small
+        power = 2 * math.log(level / spot) if power else 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            return phi * (spot * kept * np.exp((mu + 1) * power + log_ndtr(side * at))
+                          - strike * paid * np.exp(mu * power + log_ndtr(side * (at - deviation))))
 
     a = _term(math.log(spot / strike) / deviation + shift, phi, False)
     b = _term(math.log(spot / level) / deviation + shift, phi, False)
     c = _term(math.log(level**2 / (spot * strike)) / deviation + shift, eta, True)
     d = _term(math.log(level / spot) / deviation + shift, eta, True)
-    inside = {(1.0, 1.0, True): c, (1.0, 1.0, False): a - b + d, (1.0, -1.0, True): a, (1.0, -1.0, False): b - c + d,
-              (-1.0, 1.0, True): b - c + d, (-1.0, 1.0, False): a, (-1.0, -1.0, True): a - b + d,
-              (-1.0, -1.0, False): c}[phi, eta, strike > level]
+    with np.errstate(invalid="ignore"):
+        inside = {(1.0, 1.0, True): c, (1.0, 1.0, False): a - b + d, (1.0, -1.0, True): a,
+                  (1.0, -1.0, False): b - c + d, (-1.0, 1.0, True): b - c + d, (-1.0, 1.0, False): a,
+                  (-1.0, -1.0, True): a - b + d, (-1.0, -1.0, False): c}[phi, eta, strike > level]
     return float(inside if payoff.endswith("in") else a - inside)
 
 

@@ -34,7 +34,7 @@ class Case(program.Case):
     v0: float = key(0.04, "Heston: variance today", "1/year", at_least=0, at_most=10)
     kappa: float = key(1.5, "Heston: rate of reversion", "1/year", above=0, at_most=100)
     theta: float = key(0.04, "Heston: mean variance", "1/year", at_least=0, at_most=10)
-    xi: float = key(0.5, "Heston: volatility of the variance", "1/year", above=0, at_most=10)
+    xi: float = key(0.5, "Heston: volatility of the variance", "1/year", at_least=0.001, at_most=10)
     rho: float = key(-0.7, "Heston: correlation of price and variance", at_least=-1, at_most=1)
     way: str = key("plain", "how points are chosen", choices=points.WAYS)
     control: bool = key(False, "with a control variate")
@@ -79,13 +79,11 @@ class Case(program.Case):
                 bumped = "" if nearest == self.spot[0] else f", bumped to {nearest:g},"
                 return (f"barrier = {self.barrier}: must be {'above' if up else 'below'} spot = {self.spot[0]}{bumped} "
                         f"for payoff = {self.payoff!r}")
-        if self.model == "black-scholes":
-            most = max(self.volatility) * (1 + self.bump)
-            reach = (abs(self.rate - self.dividend) + most**2 / 2) * self.maturity + max(
-                0.0, math.log(max(self.spot))) + 8.3 * most * math.sqrt(self.maturity * self.dates)
-            if reach > FARTHEST:
-                return (f"volatility = {max(self.volatility)}: exponents of prices may reach {reach:.0f} with maturity "
-                        f"= {self.maturity} and {self.dates} steps, must be <= {FARTHEST:g}")
+        if self.reach(2) > FARTHEST:
+            name, value = (("volatility", max(self.volatility)) if self.model == "black-scholes"
+                           else ("v0", self.v0) if self.v0 > self.theta else ("theta", self.theta))
+            return (f"{name} = {value}: exponents of prices may reach {self.reach(2):.0f} with maturity = "
+                    f"{self.maturity}, must be <= {FARTHEST:g}")
         return None
 
     def _unfit(self):
@@ -123,6 +121,22 @@ class Case(program.Case):
         if self.block % points.SCRAMBLINGS:
             return f"block = {self.block}: must be a multiple of {points.SCRAMBLINGS} with way = 'sobol'"
         return None
+
+    def reach(self, steps):
+        """How far from 0 the exponent of a price may come.
+
+        Parameters
+        ----------
+        steps : int, how many normal numbers at once may be the farthest there are
+
+        Returns
+        -------
+        float
+        """
+        black = self.model == "black-scholes"
+        most = (max(self.volatility) if black else math.sqrt(max(self.v0, self.theta))) * (1 + self.bump)
+        return ((abs(self.rate - self.dividend) + most**2 / 2) * self.maturity + abs(math.log(max(self.spot)))
+                + 8.3 * most * math.sqrt(self.maturity * steps))
 
     @property
     def dates(self):

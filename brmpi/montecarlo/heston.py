@@ -19,7 +19,8 @@ import numpy as np
 from scipy.special import ndtri
 
 SWITCH = 1.5  # psi above which the exponential form is taken
-FAINT, WIDEST = 1e-13, 1e7  # where Fourier's integral ends: at what is left of the transform over w, or at last
+FAINT, WIDEST = 1e-13, 1e7  # where Fourier's integral ends: at what is left of the integrand times w, or at last
+UNSURE = 1e-6  # of the integral, which is of the order of 1: an error that is not one of rounding
 
 
 @dataclass(frozen=True)
@@ -55,21 +56,26 @@ def european(kind, spot, strike, rate, dividend, maturity, model):
 
     Returns
     -------
-    float [money]
+    float [money]; NaN where the integral is not found to 6 digits
     """
     from scipy.integrate import quad
 
     forward = spot * math.exp((rate - dividend) * maturity)
     moneyness = math.log(forward / strike)
 
-    def _real(w):  # of the covered call's transform along Im = -1/2 (Lewis): one integral, and no cancellation
-        u = w - 0.5j
-        return (np.exp(1j * w * moneyness) * _characteristic(u, maturity, model)).real / (w * w + 0.25)
+    def _part(w):  # of the covered call's transform along Im = -1/2 (Lewis): one integral, and no cancellation
+        return _characteristic(w - 0.5j, maturity, model) / (w * w + 0.25)
 
-    parts, low, high = [], 0.0, 5.0
-    while high < WIDEST and (not parts or abs(_characteristic(low - 0.5j, maturity, model)) > FAINT * max(low, 1)):
-        parts.append(quad(_real, low, high, epsabs=1e-11, epsrel=1e-10, limit=1000)[0])
+    parts, off, low, high = [], 0.0, 0.0, 5.0
+    while high < WIDEST and (not parts or abs(_part(low)) * low > FAINT):
+        for weight, function in (("cos", lambda w: _part(w).real), ("sin", lambda w: -_part(w).imag)):
+            part, error, *_ = quad(function, low, high, weight=weight, wvar=moneyness, epsabs=1e-11, epsrel=1e-10,
+                                   limit=400, full_output=1)
+            parts.append(part)
+            off += error
         low, high = high, 2 * high
+    if not off < UNSURE:
+        return math.nan
     total = math.fsum(parts)
     call = math.exp(-rate * maturity) * (forward - math.sqrt(forward * strike) / math.pi * total)
     return call if kind == "call" else call - math.exp(-rate * maturity) * (forward - strike)
@@ -132,7 +138,7 @@ def paths(uniform, spot, rate, dividend, maturity, steps, model, matrix=None):
 
 def _variance(u, mean, psi, tilt):
     """The variance after a step with given mean and variance / mean**2, and minus the logarithm of E exp(tilt v)."""
-    inverse = 2 / np.maximum(psi, 1e-12)
+    inverse = 2 / np.maximum(psi, 1e-200)
     b2 = np.maximum(inverse - 1 + np.sqrt(inverse) * np.sqrt(np.maximum(inverse - 1, 0)), 0)
     a = mean / (1 + b2)
     quadratic = a * (np.sqrt(b2) + ndtri(u)) ** 2

@@ -58,7 +58,7 @@ class Payoff:
         if self.name == "asian":
             return prices[:, :, 0].mean(axis=1)
         if self.name == "geometric-asian":
-            return np.exp(np.log(prices[:, :, 0]).mean(axis=1))
+            return np.exp(logarithms(prices[:, :, 0]).mean(axis=1))
         if self.name == "basket":
             return weighted(prices[:, -1], self.weights)
         return prices[:, -1, 0]
@@ -75,8 +75,8 @@ class Payoff:
         (n,) float64 [money]
         """
         if self.name == "asian":
-            return np.exp(np.log(prices[:, :, 0]).mean(axis=1))
-        return np.exp(weighted(np.log(prices[:, -1]), self.weights))
+            return np.exp(logarithms(prices[:, :, 0]).mean(axis=1))
+        return np.exp(weighted(logarithms(prices[:, -1]), self.weights))
 
     def paid(self, prices, start, spread=0.0):
         """What is paid at expiry. Not for American options, which ``longstaff`` values.
@@ -121,6 +121,21 @@ class Payoff:
         return inside * here * by[:, -1, 0]
 
 
+def logarithms(prices):
+    """Logarithms of prices, without a warning for one that became 0 because float64 has none smaller.
+
+    Parameters
+    ----------
+    prices : float64 array >= 0
+
+    Returns
+    -------
+    float64 array of the same shape
+    """
+    with np.errstate(divide="ignore"):
+        return np.log(prices)
+
+
 def weighted(values, weights):
     """Sums with weights, added up one after the other, so that no row's sum depends on the other rows.
 
@@ -159,7 +174,7 @@ def untouched(prices, start, barrier, up, spread):
 
     Source: Glasserman, "Monte Carlo methods in financial engineering" (2003), section 6.4.
     """
-    away = np.log(np.hstack([np.full((len(prices), 1), start), prices]) / barrier) * (-1 if up else 1)
+    away = logarithms(np.hstack([np.full((len(prices), 1), start), prices]) / barrier) * (-1 if up else 1)
     kept = (away > 0).all(axis=1).astype(float)
     if spread > 0:
         away = np.maximum(away, 0)
