@@ -34,9 +34,9 @@ def test_puts_of_longstaff_and_schwartz(alone, spot, volatility, maturity, publi
     dates = round(50 * maturity)
     assert tree(spot, 40.0, 0.06, volatility, maturity, 2000) == pytest.approx(published, abs=0.01)
     exact = tree(spot, 40.0, 0.06, volatility, maturity, 20 * dates, 20)
-    _, value, error = estimates(Options, alone, 2**16, spot=(spot,), volatility=(volatility,), maturity=maturity,
+    _, value, error = estimates(Options, alone, 2**15, spot=(spot,), volatility=(volatility,), maturity=maturity,
                                 steps=dates, control=True, **PUT)
-    assert error[0] < 0.02 and abs(value[0] - simulated) < 0.03 + 2 * error[0]
+    assert error[0] < 0.03 and abs(value[0] - simulated) < 0.03 + 2 * error[0]
     assert exact - 0.005 * exact - 3 * error[0] < value[0] < exact + 3 * error[0]  # from below
 
 
@@ -108,7 +108,7 @@ def test_regression_finds_a_polynomial(alone):
 def test_the_same_bits_on_any_number_of_ranks(launch, tmp_path):
     words = [word for key in ("payoff=american", "kind=put", "training=9000", "steps=9", "samples=30000", "block=2048")
              for word in ("--set", key)]
-    for ranks, dealing in ((0, "dynamic"), (2, "static"), (3, "dynamic"), (5, "static")):
+    for ranks, dealing in ((0, "dynamic"), (2, "dynamic"), (5, "static")):
         done = launch(ranks, "-m", "brmpi.montecarlo.options", *words, "--set", f"dealing={dealing}", "--out",
                       f"on-{ranks}")
         assert done.returncode == 0, done.stderr
