@@ -214,6 +214,8 @@ def _checked(where, value, wanted, info):
 
 
 def _checked_list(where, value, types, info):
+    if types[-1] is Ellipsis and not dataclasses.is_dataclass(types[0]) and not isinstance(value, list | tuple | dict):
+        value = [value]  # --set volatility=0.3
     if not isinstance(value, list | tuple):
         raise BadInput(f"{where} = {value!r}: must be a list")
     if types[-1] is Ellipsis:

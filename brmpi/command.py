@@ -43,7 +43,8 @@ def start(kind, run):
 
     Parameters
     ----------
-    kind : class of the program, with ``name``, ``Case`` and, where it is not a simulation, ``room``
+    kind : class of the program, with ``name``, ``Case`` and, where it is not a simulation, ``room``; perhaps
+        ``shortcuts``, keys of its case that are options too
     run : callable of kind and communicator, returning the exit code
     """
     if not {"-h", "--help"}.isdisjoint(sys.argv[1:]):
@@ -64,6 +65,8 @@ def _parser(kind):
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a key of the case")
     shortcut = counted(kind)
     parser.add_argument(f"--{shortcut}", dest="count", metavar="N", help=f"the same as --set {shortcut}=N")
+    for name in getattr(kind, "shortcuts", ()):
+        parser.add_argument(f"--{name}", metavar="VALUE", help=f"the same as --set {name}=VALUE")
     parser.add_argument("--out", metavar="FOLDER", help="where the run goes; else the next free results/…")
     parser.add_argument("--overwrite", action="store_true", help="let --out replace the run that it holds")
     parser.add_argument("--restart", action="store_true", help="go on from the last checkpoint")
@@ -81,9 +84,10 @@ def counted(kind):
 
     Returns
     -------
-    "steps" or "samples"
+    "steps", "samples" or "epochs"
     """
-    return "samples" if "samples" in {field.name for field in dataclasses.fields(kind.Case)} else "steps"
+    keys = {field.name for field in dataclasses.fields(kind.Case)}
+    return next((name for name in ("samples", "epochs") if name in keys), "steps")
 
 
 def options(kind, argv=None):
@@ -116,6 +120,7 @@ def options(kind, argv=None):
         if not found.count.isdigit():
             raise BadInput(f"--{counted(kind)} {found.count}: must be a whole number >= 0")
         pairs.append((counted(kind), found.count))
+    pairs += [(name, told) for name in getattr(kind, "shortcuts", ()) if (told := getattr(found, name)) is not None]
     found.set = pairs
     if found.restart and found.overwrite:
         raise BadInput("--restart and --overwrite contradict each other: go on with the run, or replace it")

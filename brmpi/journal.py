@@ -215,7 +215,7 @@ class Journal:
         BlewUp : the state is no longer finite; the checkpoint before stays
         Fault : the disk is full; the checkpoint before stays
         """
-        from brmpi.results import checkpoints, folder
+        from brmpi.results import checkpoints
 
         if step == self.saved:
             return
@@ -224,7 +224,15 @@ class Journal:
             mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
             checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
             self.saved = self.about["step"] = step
-            mpi.on_root(self.comm, folder.record, self.path, self.about)
+            mpi.on_root(self.comm, self._leave)
+
+    def _leave(self):
+        """What is left beside the newest checkpoint. Root only."""
+        from brmpi.results import folder
+
+        if hasattr(self.program, "leave"):
+            self.program.leave(self.path)
+        folder.record(self.path, self.about)
 
     def last(self):
         """The newest checkpoint. Collective.
@@ -258,13 +266,11 @@ class Journal:
         table : dict, seconds of each section, from ``mpi.Timers.reduce``
         seconds : float, of the whole program
         """
-        from brmpi.results import folder
-
         self.rows.close()
         if hasattr(self.program, "estimates"):
             self.about["estimates"] = self.program.estimates()
         self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=now())
-        folder.record(self.path, self.about)
+        self._leave()
 
     def failed(self, error):
         """Say in run.json why the run ended, as far as this rank can reach it. On any rank.
@@ -312,10 +318,10 @@ def finite(program, step):
     try:
         row = {"step": step, "time": step * program.case.dt, **program.sample()}
     except OverflowError:
-        raise BlewUp(f"step {step}: the diagnostics overflow: the run blew up; a smaller dt may help", step) from None
+        raise BlewUp(f"step {step}: the diagnostics overflow: the run blew up; {cure(program)}", step) from None
     for name, value in row.items():
         if not np.isfinite(value):
-            raise BlewUp(f"step {step}: {name} is {value}: the run blew up; a smaller dt may help", step)
+            raise BlewUp(f"step {step}: {name} is {value}: the run blew up; {cure(program)}", step)
     return row
 
 
@@ -338,8 +344,22 @@ def whole(program, step):
     state = program.arrays()
     broken = not all(np.isfinite(piece.data).all() for piece in state.values())
     if program.comm.allreduce(broken):
-        raise BlewUp(f"step {step}: the state is not finite: the run blew up; a smaller dt may help", step)
+        raise BlewUp(f"step {step}: the state is not finite: the run blew up; {cure(program)}", step)
     return state
+
+
+def cure(program):
+    """What may help where a run blew up.
+
+    Parameters
+    ----------
+    program : as described in ``program``
+
+    Returns
+    -------
+    str
+    """
+    return getattr(program, "cure", "a smaller dt may help")
 
 
 def now():

@@ -17,6 +17,9 @@ A program is a class with
                                  rank's own work; share it out by these speeds, ``restore`` follows
     about()                      dict for run.json: what it runs on and how it is shared out
     rate(steps, seconds)         its figure of merit, for people
+    told(steps)                  perhaps: lines for people at the end
+    leave(path)                  perhaps: what the root writes into the run's folder beside each checkpoint
+    cure                         perhaps: what may help where it blew up
 
 and ``program.main(Program)`` under ``if __name__ == "__main__"``.
 """
@@ -144,6 +147,7 @@ def _report(program, path, done, step, steps, seconds, table, changes):
     if changes:
         told = ", ".join(str(change["step"]) for change in changes)
         rows += f"\nshared out anew, as ranks were not alike, after step {told}"
+    rows += "".join(f"\n{line}" for line in getattr(program, "told", lambda steps: ())(steps))
     ranks = f"{program.comm.size} rank" + "s" * (program.comm.size > 1)
     if done:
         follow = f"see it: brmpi show {path}; brmpi plot {path}"

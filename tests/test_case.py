@@ -65,6 +65,16 @@ MISTAKES = [
 ]
 
 
+def test_one_number_will_do_for_a_list_of_any_length():
+    @dataclass(frozen=True)
+    class Some:
+        volatility: tuple[float, ...] = key((0.2,), "of each", above=0)
+
+    assert case.load(Some, None, [("volatility", "0.3")]).volatility == (0.3,)
+    with pytest.raises(BadInput, match=r"volatility\[0\] = -1: must be > 0"):
+        case.load(Some, None, [("volatility", "-1")])
+
+
 @pytest.mark.parametrize(("text", "sentence"), MISTAKES)
 def test_mistakes_name_file_key_value_and_limit(tmp_path, text, sentence):
     file = written(tmp_path, text)

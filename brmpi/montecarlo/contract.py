@@ -120,6 +120,8 @@ class Case(program.Case):
             return "control = true: cannot be combined with way = 'sobol'"
         if self.block % points.SCRAMBLINGS:
             return f"block = {self.block}: must be a multiple of {points.SCRAMBLINGS} with way = 'sobol'"
+        if self.samples > points.SOBOL_SAMPLES:
+            return f"samples = {self.samples}: Sobol's sequence ends at {points.SOBOL_SAMPLES}"
         return None
 
     def reach(self, steps):

@@ -33,6 +33,7 @@ from brmpi.progress import clock, progress
 
 PARTS = 1000  # of the whole, for progress
 FEWEST = 8  # blocks before an error is believed
+CERTAIN = 512  # blocks before it is believed that there is none: what is rare may not have been seen yet
 
 
 @dataclass(frozen=True)
@@ -232,10 +233,11 @@ class _Watch:
         values, errors = self.program.estimator.estimates(sums.total)
         self.text = f"{next(iter(self.program.quantities))} = {measured(values[0], errors[0])}"
         done = self.record.samples(sums) / self.samples if self.samples else 0
-        self.part = max(done, (self.case.error / errors[0]) ** 2 if 0 < errors[0] < math.inf else 0)
+        nearer = self.case.error < math.inf and 0 < errors[0] < math.inf
+        self.part = max(done, (self.case.error / errors[0]) ** 2 if nearer else 0)
         if self.record.shown(sums.number):
             self.record.row(sums)
-        return sums.number >= FEWEST and errors[0] <= self.case.error < math.inf
+        return sums.number >= (FEWEST if errors[0] else CERTAIN) and errors[0] <= self.case.error < math.inf
 
 
 def measured(value, error):

@@ -12,7 +12,8 @@ from brmpi.errors import BadInput, Fault
 from brmpi.results import disk
 
 INDEX = "snapshots.xmf"  # of snapshots, for other programs
-PICTURES = ("diagnostics.png", "convergence.png", "bodies.png", "fields.png", "movie.gif")
+MODEL = "model.h5"  # of a training run, for predictions
+PICTURES = ("diagnostics.png", "convergence.png", "learning.png", "bodies.png", "fields.png", "movie.gif")
 
 
 def create(program, case, out=None, overwrite=False, base="results"):
@@ -225,6 +226,6 @@ def _clear(path):
                 file.unlink()
             with contextlib.suppress(OSError):  # something of the person's is in it
                 inner.rmdir()
-    for name in ("diagnostics.h5", INDEX, *PICTURES, "run.json"):
+    for name in ("diagnostics.h5", INDEX, MODEL, *PICTURES, "run.json"):
         disk.part(path / name).unlink(missing_ok=True)
         (path / name).unlink(missing_ok=True)

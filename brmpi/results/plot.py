@@ -7,7 +7,19 @@ import numpy as np
 
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
-from brmpi.results import atoms, bodies, canvas, convergence, curves, diagnostics, fields, folder, hdf5, snapshots
+from brmpi.results import (
+    atoms,
+    bodies,
+    canvas,
+    convergence,
+    curves,
+    diagnostics,
+    fields,
+    folder,
+    hdf5,
+    learning,
+    snapshots,
+)
 
 PANELS = 6  # times in a picture of many bodies
 FRAMES = 150  # pictures in a film
@@ -115,6 +127,7 @@ class Source:
             self._about = {}
         units = self._about.get("units") or {}
         self._length, self._time = units.get("length") or "", units.get("time") or ""
+        self._classes = self._about.get("classes") or []
         words = [self._about.get("program"), self._about.get("case_name")]
         self._title = " ".join(word for word in words if word) or path.stem
 
@@ -133,6 +146,8 @@ class Source:
                 exact = self._about.get("exact") or {}
                 found["convergence.png"] = lambda: convergence.draw(table, columns, estimates, exact,
                                                                     self._distribution(), self._title)
+            elif self._classes and len(table.get("step", ())):
+                found["learning.png"] = lambda: learning.draw(table, self._learned(), self._classes, self._title)
             elif len(table.get("step", ())):
                 found["diagnostics.png"] = lambda: curves.draw(table, columns, self._title)
         if self.files:
@@ -141,7 +156,8 @@ class Source:
             if any(species.total for species in last.particles.values()):
                 boxed = atoms.fits(_largest(last))
                 found[f"{prefix}{'atoms' if boxed else 'bodies'}.png"] = self._atoms if boxed else self._bodies
-            shown = [mesh for name, mesh in last.meshes.items() if name != "distribution" or self._alone]
+            shown = [mesh for name, mesh in last.meshes.items()
+                     if self._alone or not (name == "distribution" or self._classes)]
             if any(np.prod(fields.values(mesh)[0].shape) for mesh in shown):
                 found[f"{prefix}fields.png"] = self._fields
         return found
@@ -151,6 +167,10 @@ class Source:
         if not self.files:
             return None
         return snapshots.read(self.files[-1]).meshes.get("distribution")
+
+    def _learned(self):
+        """Meshes of the newest snapshot of a training run."""
+        return snapshots.read(self.files[-1]).meshes if self.files else {}
 
     def _chosen(self, count):
         """Snapshots at even distances from the first to the last, in a small number."""
