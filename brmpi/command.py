@@ -117,7 +117,7 @@ def options(kind, argv=None):
             raise BadInput(f"--set {text}: must be KEY=VALUE")
         pairs.append((name.strip(), value.strip()))
     if found.count is not None:
-        if not found.count.isdigit():
+        if not (found.count.isascii() and found.count.isdigit()):
             raise BadInput(f"--{counted(kind)} {found.count}: must be a whole number >= 0")
         pairs.append((counted(kind), found.count))
     pairs += [(name, told) for name in getattr(kind, "shortcuts", ()) if (told := getattr(found, name)) is not None]

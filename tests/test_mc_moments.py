@@ -77,7 +77,8 @@ def test_control_variates_are_the_regression_on_what_they_are_off(kept, q, seed)
     design = np.column_stack([np.ones(n), control - known])
     fit, left, _, _ = np.linalg.lstsq(design, values, rcond=None)
     np.testing.assert_allclose(value, fit[0], rtol=1e-9)
-    np.testing.assert_allclose(error, np.sqrt(left / (n - 1 - q) / n), rtol=1e-7)
+    intercept = np.linalg.inv(design.T @ design)[0, 0]  # its variance counts that the slopes are fitted, too
+    np.testing.assert_allclose(error, np.sqrt(left / (n - 1 - q) * intercept), rtol=1e-7)
 
 
 def test_a_control_variate_leaves_what_it_does_not_explain():

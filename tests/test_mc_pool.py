@@ -236,3 +236,72 @@ with pool() as ranks:
     print(np.array_equal(chain(ranks), chain(None)))
 """)
     assert done.returncode == 0 and done.stdout == "True\n", done.stderr
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_arguments_that_cannot_be_sent_fail_alone(script, ranks):
+    done = script(ranks, """
+with pool() as ranks:
+    try:
+        ranks.map(closure, [1, lambda: 1, 2])
+    except Exception as error:
+        print(type(error).__name__, "cannot be sent" in str(error))
+    try:
+        ranks.submit(square, lambda: 1).result(20)
+    except Exception as error:
+        print(type(error).__name__, "cannot be sent" in str(error))
+    print(ranks.map(square, range(5)))
+""")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "Ended True\nEnded True\n[0, 1, 4, 9, 16]\n"
+
+
+def test_a_pool_within_a_task_is_a_serial_one_on_every_rank(script):
+    done = script(2, """
+with pool() as ranks:
+    print(ranks.map(nested, [n % 5 for n in range(3000)])[:6])
+""")
+    assert done.returncode == 0 and done.stdout == "[0, 0, 1, 5, 14, 0]\n", done.stderr
+
+
+def test_what_the_tasks_raise_is_raised_also_where_futures_go_on(script):
+    done = script(3, """
+def things():
+    yield from range(200)
+    raise OSError("no more")
+
+with pool() as ranks:
+    print(ranks.submit(square, 3).result(20))
+    try:
+        ranks.map(square, things())
+    except OSError as error:
+        print(error)
+    print(ranks.submit(square, 4).result(20))
+""")
+    assert done.returncode == 0 and done.stdout == "9\nno more\n16\n", done.stderr
+
+
+def test_an_exception_that_cannot_be_made_again_costs_its_own_task_alone(script):
+    done = script(3, """
+class Odd(Exception):
+    def __init__(self, a, b):
+        super().__init__(a)
+
+def odd(x):
+    if x == 50:
+        raise Odd("fifty", 2)
+    return x
+
+with pool() as ranks:
+    answers = list(ranks.completed(odd, [(x,) for x in range(2000)]))
+    wrong = [(index, answer) for index, failed, answer in answers if failed]
+    print(len(answers), [index for index, _ in wrong], "fifty" in str(wrong[0][1][0]), "raise Odd" in wrong[0][1][1])
+""")
+    assert done.returncode == 0 and done.stdout == "2000 [50] True True\n", done.stderr
+
+
+def test_probes_that_cannot_be_read_are_told_once(script, tmp_path):
+    (tmp_path / "hostfiles/probes").mkdir(parents=True)
+    (tmp_path / "hostfiles/probes/a.json").write_text("{")
+    done = script(3, "\nwith pool() as ranks:\n    print(ranks.map(square, range(3)))\n", timeout=30)
+    assert done.returncode != 0 and "a.json: is not JSON" in done.stderr

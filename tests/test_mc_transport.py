@@ -237,7 +237,7 @@ BAD = [(("geometry=cube",), "geometry = 'cube': must be one of slab, sphere"),
        (("layers=[{total = 1000}]",), "layers have 5000 mean free paths: must be <= 1000"),
        (("surfaces=[6]",), "surfaces = [6.0]: must go up, between 0 and 5"),
        (("surfaces=[2,1]",), "surfaces = [2.0, 1.0]: must go up"),
-       (("surfaces=[1,2,3,4]", "split=16"), "surfaces with split = 16 may make 6.55e+04 of a particle"),
+       (("surfaces=[1,2,3,4]", "split=16"), "surfaces with split = 16 may make 10^4.82 of a particle"),
        (("split=1",), "split = 1: must be >= 2"), (("game=chess",), "game = 'chess': must be one of analogue, biased"),
        (("error=0",), "error = 0: must be > 0"), (("samples=-1",), "samples = -1: must be >= 0")]
 

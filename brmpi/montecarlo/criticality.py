@@ -114,6 +114,8 @@ class Case(case.Case):
         if self.scattering + self.fission > self.total * (1 + 1e-12):
             return (f"total = {self.total}: must be >= scattering + fission = "
                     f"{self.scattering + self.fission:.10g}")
+        if self.fission > (self.total - self.scattering) * (1 + 1e-9):
+            return f"fission = {self.fission}: must be <= total - scattering = {self.total - self.scattering:.10g}"
         if self.size * self.total > 1000:
             return f"size = {self.size}: is {self.size * self.total:g} mean free paths, must be <= 1000"
         return None

@@ -71,16 +71,6 @@ class Integrate(program.Program):
     quantities = {"integral": ""}
     enough = 2**22
 
-    def samples(self):
-        """Most samples to take: no more than Sobol's sequence has.
-
-        Returns
-        -------
-        int; 0 where there is no limit
-        """
-        most = super().samples()
-        return most or (points.SOBOL_SAMPLES if self.case.way == "sobol" else 0)
-
     def warm(self):
         """Compile the kernel. Not collective."""
         philox.words((1, 2), 0, 1, self.backend)

@@ -21,8 +21,11 @@ import importlib.util
 import inspect
 import json
 import os
+import pickle
+import re
 import sys
 import time
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +37,10 @@ from brmpi.montecarlo.pooling import pool
 from brmpi.progress import progress
 from brmpi.results import disk
 
+MOST = 10**8  # inputs
 SAVED = 2.0  # seconds between writings
+PATIENCE = 10.0  # seconds that tasks have after a wish to stop
+NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)")  # not 007
 FORMAT = "brmpi map 1"
 
 
@@ -76,13 +82,15 @@ def inputs(options):
     BadInput : the file cannot be read, or is none of those that are known
     """
     if options.range is not None:
-        if not options.range.isdigit():
+        if not (options.range.isascii() and options.range.isdigit()):
             raise BadInput(f"--range {options.range}: must be a whole number >= 0")
+        if int(options.range) > MOST:
+            raise BadInput(f"--range {options.range}: must be <= {MOST}")
         return range(int(options.range))
     file = options.inputs
     try:
         if file.suffix == ".csv":
-            with file.open(newline="", encoding="utf-8") as lines:
+            with file.open(newline="", encoding="utf-8-sig") as lines:
                 return [{name: _value(text) for name, text in row.items()} for row in csv.DictReader(lines)]
         if file.suffix == ".json":
             found = json.loads(file.read_text(encoding="utf-8"))
@@ -104,11 +112,8 @@ def inputs(options):
 
 def _value(text):
     """A number where a text is one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except (TypeError, ValueError):
-            continue
+    if isinstance(text, str) and NUMBER.fullmatch(text.strip()):
+        return float(text) if re.search("[.eEn]", text) else int(text)
     return text
 
 
@@ -139,18 +144,22 @@ def function(script, name=None):
     ------
     BadInput : it cannot be imported, or which function is meant is not clear
     """
-    spec = importlib.util.spec_from_file_location(script.stem, script)
+    named = f"map {script.stem}"  # no module has such a name
+    spec = importlib.util.spec_from_file_location(named, script)
     if not script.is_file() or spec is None:
         raise BadInput(f"{script}: no such Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[script.stem] = module  # pickle looks for functions there
+    sys.modules[named] = module  # pickle looks for functions there
     sys.path.insert(0, str(script.parent.resolve()))
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise BadInput(f"{script}: cannot be imported: {type(error).__name__}: {error}") from error
     own = {key: value for key, value in vars(module).items()
-           if inspect.isfunction(value) and value.__module__ == script.stem and not key.startswith("_")}
+           if inspect.isfunction(value) and value.__module__ == named and not key.startswith("_")}
+    chosen = vars(module).get(name or "task")
+    if callable(chosen):  # also one that was compiled or wrapped
+        return chosen
     if name is None:
         name = "task" if "task" in own else next(iter(own), None) if len(own) == 1 else None
         if name is None:
@@ -168,10 +177,11 @@ class Answers:
     path : Path
     count : int
     restart : bool, whether to begin with what is in the file
+    about : str, which function and inputs they are of
     """
 
-    def __init__(self, path, count, restart):
-        self.path, self.count = path, count
+    def __init__(self, path, count, restart, about=""):
+        self.path, self.count, self.about = path, count, about
         self.results, self.errors = [None] * count, [""] * count
         self.done, self.seconds = np.zeros(count, bool), np.zeros(count)
         if restart and path.exists():
@@ -186,6 +196,9 @@ class Answers:
                     raise BadInput(f"--out {self.path}: holds no results of a map")
                 if len(file["done"]) != self.count:
                     raise BadInput(f"--out {self.path}: is of {len(file['done'])} inputs: there are {self.count}")
+                if file.attrs.get("about", self.about) != self.about:
+                    raise BadInput(f"--out {self.path}: is of other inputs, or of another function: there is nothing to "
+                                   "go on with")
                 self.done[:], self.seconds[:] = file["done"][:], file["seconds"][:]
                 data, plain = file["results"], h5py.check_string_dtype(file["results"].dtype) is None
                 for index in np.flatnonzero(self.done):
@@ -205,7 +218,7 @@ class Answers:
         part = disk.part(self.path)
         try:
             with h5py.File(part, "w") as file:
-                file.attrs["format"] = FORMAT
+                file.attrs["format"], file.attrs["about"] = FORMAT, self.about
                 file["done"], file["seconds"] = self.done, self.seconds
                 file.create_dataset("errors", data=np.array(self.errors, dtype=object), dtype=h5py.string_dtype())
                 numbers = self._numbers()
@@ -221,7 +234,10 @@ class Answers:
 
     def _numbers(self):
         """Results as one array, None where they are no numbers of one shape; what is not there is NaN or 0."""
-        there = [np.asarray(self.results[index]) for index in np.flatnonzero(self.done)]
+        try:
+            there = [np.asarray(self.results[index]) for index in np.flatnonzero(self.done)]
+        except ValueError:  # lists within lists, of several lengths
+            return None
         if not there:
             return np.full(self.count, np.nan)
         if any(one.dtype.kind not in "biufc" or one.shape != there[0].shape for one in there):
@@ -235,7 +251,15 @@ class Answers:
 
 def _text(result):
     """A result in JSON; what JSON does not know, as it would be printed."""
-    return json.dumps(result, default=lambda value: value.tolist() if hasattr(value, "tolist") else repr(value))
+    try:
+        return json.dumps(result, default=lambda value: value.tolist() if hasattr(value, "tolist") else repr(value))
+    except (TypeError, ValueError):  # keys that are no texts, something that holds itself
+        return json.dumps(repr(result))
+
+
+def _plain(text):
+    """A text that HDF5 can hold."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
 
 
 class _Timed:
@@ -249,6 +273,47 @@ class _Timed:
         return self.called(argument), time.perf_counter() - begin
 
 
+class _Saver:
+    """Writes answers now and then, and ends a job that was asked to stop and has tasks that take long.
+
+    Parameters
+    ----------
+    answers : Answers
+    stop : command.Stop
+    """
+
+    def __init__(self, answers, stop):
+        self.answers, self.stop, self.asked = answers, stop, None
+        self.spent, self.new = 0.0, True
+        self._write()
+
+    def came(self):
+        """After an answer."""
+        self.new = True
+        if time.monotonic() - self.saved > max(SAVED, 10 * self.spent):
+            self._write()
+
+    def idle(self):
+        """While nothing comes."""
+        now = time.monotonic()
+        if self.new and (self.stop.asked or now - self.saved > max(SAVED, 10 * self.spent)):
+            self._write()
+        if self.stop.asked:
+            self.asked = self.asked or now
+            if now - self.asked > PATIENCE:
+                print(f"map: stopped while tasks were out, which took longer than {PATIENCE:g} s more: --restart does them "
+                      "again", file=sys.stderr, flush=True)
+                from mpi4py import MPI
+
+                MPI.COMM_WORLD.Abort(command.STOPPED)
+
+    def _write(self):
+        begin = time.monotonic()
+        self.answers.write()
+        self.saved, self.new = time.monotonic(), False
+        self.spent = self.saved - begin
+
+
 def _prepared(options):
     """Function, inputs, and answers so far. Root only."""
     called = function(options.script, options.function)
@@ -259,7 +324,9 @@ def _prepared(options):
         raise BadInput(f"--out {options.out}: is there already: name another file, or add --overwrite or --restart")
     if not options.out.parent.is_dir():
         raise BadInput(f"--out {options.out}: there is no folder {options.out.parent}")
-    return called, things, Answers(options.out, len(things), options.restart)
+    told = ("range", len(things)) if options.range is not None else things
+    about = f"{getattr(called, '__name__', 'task')} {blake2b(pickle.dumps(told), digest_size=8).hexdigest()}"
+    return called, things, Answers(options.out, len(things), options.restart, about)
 
 
 def run(comm, argv=None):
@@ -295,29 +362,30 @@ def run(comm, argv=None):
 def _mapped(ranks, called, things, answers, options, stop):
     """Do the tasks that are left, on the root; returns the exit code."""
     left = np.flatnonzero(~answers.done)
-    failed, saved, began = 0, time.monotonic(), time.monotonic()
-    answers.write()
-    spent = 0.0
+    failed, began = 0, time.monotonic()
+    saver = _Saver(answers, stop)
+
+    def _tasks():
+        for index in left:
+            if stop.asked or (failed and options.stop_at_first):
+                return  # what is out still comes
+            yield (things[index],)
+
     with progress(True, "map", 0, len(left), options.quiet, "task") as bar:
         number = 0
-        for place, wrong, answer in ranks.completed(_Timed(called), ((things[index],) for index in left)):
+        for place, wrong, answer in ranks.completed(_Timed(called), _tasks(), saver.idle):
             index, number = left[place], number + 1
             if wrong:
                 failed += 1
                 error, text = answer
-                answers.errors[index] = f"{type(error).__name__}: {error}\n{text}"
+                answers.errors[index] = _plain(f"{type(error).__name__}: {error}\n{text}")
                 if failed == 1:
                     print(f"map: input {index} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             else:
                 answers.results[index], answers.seconds[index] = answer
                 answers.done[index] = True
             bar.show(number, f"{failed} failed" if failed else "")
-            now = time.monotonic()
-            if now - saved > max(SAVED, 10 * spent):
-                answers.write()
-                saved, spent = time.monotonic(), time.monotonic() - now
-            if stop.asked or (failed and options.stop_at_first):
-                break
+            saver.came()
     answers.write()
     seconds = time.monotonic() - began
     if not options.quiet:

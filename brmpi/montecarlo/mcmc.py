@@ -244,7 +244,7 @@ class Mcmc:
         row = {"acceptance": made / max(tried, 1), "exchange": swaps / max(pairs, 1), "rhat": 0.0, "effective": 0.0}
         if len(self.history) >= 8:
             columns = self.history.transpose(2, 1, 0)[:SHOWN]
-            row["rhat"] = _number(max(chains.rhat(column) for column in columns))
+            row["rhat"] = _number(np.nanmax([0.0, *(chains.rhat(column) for column in columns)]))
             variance = self.history.reshape(-1, self.case.dimension).var(axis=0)
             row["effective"] = _number(np.min(variance / np.maximum(errors, 1e-300) ** 2))
         for i in range(min(self.case.dimension, SHOWN)):
@@ -259,8 +259,8 @@ class Mcmc:
         dict of str to dict: value, error, unit
         """
         pairs = zip(*self.moments())
-        return {f"mean_{i}": {"value": _number(value), "error": _number(error), "unit": ""}
-                for i, (value, error) in enumerate(pairs) if i < SHOWN}
+        return {f"mean_{i}": {"value": value, "error": error, "unit": ""}
+                for i, (value, error) in enumerate(pairs) if i < SHOWN and np.isfinite([value, error]).all()}
 
     def fields(self):
         """Where the coldest walkers are and were last, in their first three coordinates, for a snapshot."""

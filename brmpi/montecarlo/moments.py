@@ -177,7 +177,9 @@ class Moments:
         off = mean[kept:] + self.centre[kept:] - self.known
         rest = np.diag(spread)[:kept] - np.einsum("ij,ij->j", slope, spread[kept:, :kept])
         variance = np.maximum(rest, 0) * (n - 1) / (n - 1 - q)
-        return mean[:kept] + self.centre[:kept] - off @ slope, np.sqrt(variance / n)
+        # what the slopes lack: they were fitted to the same samples
+        lack = off @ np.linalg.lstsq(spread[kept:, kept:], off, rcond=None)[0] / (n - 1)
+        return mean[:kept] + self.centre[:kept] - off @ slope, np.sqrt(variance * (1 / n + lack))
 
     def histogram(self, total):
         """How the first quantity is distributed.

@@ -27,7 +27,7 @@ def function(named):
         sys.path.insert(0, str(Path.cwd()))
     try:
         found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise BadInput(f"function = {named!r}: {error}") from None
     if not callable(found):
         raise BadInput(f"function = {named!r}: cannot be called")

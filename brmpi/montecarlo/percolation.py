@@ -32,7 +32,7 @@ class Case(program.Case):
 
     sizes: tuple[int, int] = key((32, 64), "sides of the two lattices, the smaller first", at_least=2,
                                  at_most=percolation.LARGEST)
-    block: int = key(64, "lattices that are added up and dealt out as one", at_least=1, at_most=2**40)
+    block: int = key(64, "lattices that are added up and dealt out as one", at_least=1, at_most=2**20)
 
     def problem(self):
         """A sentence where keys contradict each other, else None."""

@@ -154,6 +154,8 @@ class Antithetic(Plain):
 class Stratified(Plain):
     """Points spread evenly along the first dimension within each block."""
 
+    fewest = 32  # blocks before an error is believed: each block is one value
+
     def block(self, first, count):
         """The row of a block of samples, whose mean is one value; the histogram is that of the samples.
 

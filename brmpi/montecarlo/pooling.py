@@ -67,6 +67,7 @@ class Batch:
         self.count = _length(tasks)
         self.tasks, self.next, self.out = iter(tasks), 0, 0
         self.pace, self.empty = {}, False  # seconds a task, by rank
+        self.failure = None  # what the tasks themselves raised
 
     def take(self, count):
         """The next tasks.
@@ -86,6 +87,8 @@ class Batch:
                 taken.append(next(self.tasks))
             except StopIteration:
                 self.empty = True
+            except BaseException as error:  # told to who asked for the results, in whichever thread this is
+                self.empty, self.failure = True, error
         self.next += len(taken)
         self.out += len(taken)
         return first, taken
@@ -99,7 +102,7 @@ def _length(things):
         return None
 
 
-def attempt(function, first, tasks):
+def attempt(function, first, tasks, remote=False):
     """Do tasks.
 
     Parameters
@@ -107,6 +110,7 @@ def attempt(function, first, tasks):
     function : callable
     first : int, index of the first task
     tasks : list of tuples of arguments
+    remote : bool, whether answers will be sent, and a person's Ctrl-C is not meant for this process
 
     Returns
     -------
@@ -116,11 +120,22 @@ def attempt(function, first, tasks):
     for number, arguments in enumerate(tasks, first):
         try:
             answers.append((False, function(*arguments)))
-        except (SystemExit, KeyboardInterrupt) as error:
-            answers.append((True, (Ended(f"task {number} ended with {error!r}"), traceback.format_exc())))
         except Exception as error:
-            answers.append((True, (error, traceback.format_exc())))
+            answers.append((True, (_sendable(error) if remote else error, traceback.format_exc())))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not remote:
+                raise
+            answers.append((True, (Ended(f"task {number} ended with {error!r}"), traceback.format_exc())))
     return answers
+
+
+def _sendable(error):
+    """An exception, or one that says the same, if that cannot be made again from what is sent."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return Ended(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _told(answers):
@@ -183,8 +198,8 @@ def serve(comm):
     from mpi4py import MPI
 
     _serving = True
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _linger)
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _linger)  # a program with a handler of its own knows what it does
     functions, status, nap, sent = {}, MPI.Status(), _Nap(), []
     comm.send((socket.gethostname(), os.getpid()), 0, HELLO)
     try:
@@ -201,7 +216,7 @@ def serve(comm):
             begin = time.perf_counter()
             try:
                 tasks = _heard(comm, 0, status, head=False)
-                answers = attempt(pickle.loads(functions[number]), first, tasks)
+                answers = attempt(pickle.loads(functions[number]), first, tasks, remote=True)
             except Exception as error:
                 answers = [(True, (Ended(f"{error}: is it defined above pool()?"), traceback.format_exc()))] * count
             seconds = time.perf_counter() - begin
@@ -237,13 +252,14 @@ class Serial(Executor):
     def wait(self):
         """Nothing: other ranks have worked before they come here. For scripts written for other pools."""
 
-    def completed(self, function, tasks):
+    def completed(self, function, tasks, idle=None):
         """Do tasks, and tell of each as it is done.
 
         Parameters
         ----------
         function : callable
         tasks : iterable of tuples of arguments
+        idle : callable, called now and then while nothing has come, or None; what it raises is raised here
 
         Yields
         ------
@@ -428,12 +444,11 @@ class Pool(Serial):
     Parameters
     ----------
     comm : communicator, the pool's own
-    hosts : list of str, of each rank
+    told : (ranks,) float64 > 0, speeds
     """
 
-    def __init__(self, comm, hosts):
+    def __init__(self, comm, told):
         self.comm, self.size = comm, comm.size
-        told = speeds.per_rank(hosts, speeds.read(speeds.folder()), "events")[0]
         self.ranks = [_Rank(rank, told[rank]) for rank in range(1, comm.size)]
         self.own = told[0]
         self.batches, self.numbers, self.open = deque(), 0, True
@@ -442,23 +457,20 @@ class Pool(Serial):
 
     # ---- what people call ------------------------------------------------------------------------------------------
 
-    def completed(self, function, tasks):
+    def completed(self, function, tasks, idle=None):
         """Do tasks, and tell of each as it is done.
 
         Parameters
         ----------
-        function : callable
-        tasks : iterable of tuples of arguments
+        function, tasks, idle : as ``Serial.completed`` has them
 
         Yields
         ------
-        index : int
-        failed : bool
-        answer : the result, or (exception, text of its traceback)
+        index, failed, answer : as there
 
         Raises
         ------
-        Fault : the job is ended while tasks are out, as when a rank has died
+        whatever taking the next task raised, after those that were out have come
         """
         came = deque()
         with self.lock:
@@ -471,8 +483,12 @@ class Pool(Serial):
                         with self.lock:
                             busy = self._turn() or self._work(batch)
                         nap(busy)
+                        if idle is not None and not busy:
+                            idle()
                     while came:
                         yield came.popleft()
+                if batch.failure is not None:
+                    raise batch.failure
             finally:
                 with self.lock:
                     batch.tasks, batch.empty = iter(()), True  # where nobody wants the rest
@@ -581,14 +597,31 @@ class Pool(Serial):
             first, tasks = batch.take(self._length(batch, rank.rank, rank.speed))
             if not tasks:
                 continue
+            try:
+                told = messages.packed(tasks)
+            except Exception:
+                self._at_home(batch, first, tasks)
+                return True
             function = None if rank.batch is batch else batch.pickled
             rank.batch = batch
             self._let_go(rank)
-            parts = messages.packed((batch.number, first, len(tasks), function)), messages.packed(tasks)
+            parts = messages.packed((batch.number, first, len(tasks), function)), told
             rank.sent += [(request, part) for part in parts for request in messages.send(self.comm, part, rank.rank)]
             rank.hands.append((batch, first, len(tasks)))
             return True
         return False
+
+    @staticmethod
+    def _at_home(batch, first, tasks):
+        """What to do with a chunk that cannot be sent: those of its tasks that could are done here."""
+        batch.out -= len(tasks)
+        for index, arguments in enumerate(tasks, first):
+            try:
+                messages.packed(arguments)
+                answer = _done_here(batch.function, index, [arguments])[0]
+            except Exception as error:
+                answer = True, (Ended(f"task {index}: its arguments cannot be sent: {error}"), traceback.format_exc())
+            batch.done(index, *answer)
 
     def _length(self, batch, rank, speed):
         """How many tasks last a moment, fewer near the end."""
@@ -612,7 +645,11 @@ class Pool(Serial):
         if not tasks:
             return False
         begin = time.perf_counter()
-        answers = attempt(batch.function, first, tasks)
+        try:
+            answers = _done_here(batch.function, first, tasks)
+        except BaseException:
+            batch.out -= len(tasks)
+            raise
         batch.pace[0] = (time.perf_counter() - begin) / len(tasks)
         batch.out -= len(tasks)
         for index, (failed, answer) in enumerate(answers, first):
@@ -640,6 +677,16 @@ class Pool(Serial):
                 gone = rank.host == socket.gethostname() and not _alive(rank.process)
                 lines.append(f"rank {rank.rank} on {rank.host}{', which is gone' if gone else ''}: {which}")
         return sorted(lines, key=lambda line: "which is gone" not in line)
+
+
+def _done_here(function, first, tasks):
+    """Do tasks on the root, where a pool within a task is a serial one, too."""
+    global _serving
+    before, _serving = _serving, True
+    try:
+        return attempt(function, first, tasks)
+    finally:
+        _serving = before
 
 
 def _alive(process):
@@ -699,10 +746,10 @@ def pool(comm=None, leave=True):
     comm = MPI.COMM_WORLD if comm is None else comm
     if comm.size == 1:
         return Serial()
+    told = speeds.speeds(comm, "events")
     own = comm.Dup()
-    hosts = own.gather(socket.gethostname())
     if comm.rank == 0:
-        return Pool(own, hosts)
+        return Pool(own, told)
     serve(own)
     own.Free()
     if leave:
@@ -722,12 +769,12 @@ class _Done(Serial):
         """
         return False
 
-    def completed(self, function, tasks):
+    def completed(self, function, tasks, idle=None):
         """Refuse.
 
         Parameters
         ----------
-        function, tasks : not used
+        function, tasks, idle : not used
 
         Raises
         ------

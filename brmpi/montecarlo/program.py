@@ -27,6 +27,7 @@ import numpy as np
 from brmpi import backends, command, mpi, speeds
 from brmpi.case import key
 from brmpi.errors import BadInput
+from brmpi.montecarlo.points import SOBOL_SAMPLES
 from brmpi.montecarlo.record import Record
 from brmpi.montecarlo.sampling import Sampling
 from brmpi.progress import clock, progress
@@ -111,16 +112,17 @@ class Program:
         return []
 
     def samples(self):
-        """Most samples to take.
+        """Most samples to take: whole blocks where a block counts as one, no more than Sobol's sequence has.
 
         Returns
         -------
         int; 0 where there is no limit
         """
-        case = self.case
-        if case.samples or min(case.error, case.seconds) < math.inf:
-            return case.samples
-        return self.enough
+        case, way = self.case, getattr(self.case, "way", "plain")
+        most = case.samples if case.samples or min(case.error, case.seconds) < math.inf else self.enough
+        if way == "stratified" and most > case.block:
+            most -= most % case.block
+        return most or (SOBOL_SAMPLES if way == "sobol" else 0)
 
     def about(self):
         """What run.json says of the shares."""
@@ -161,6 +163,9 @@ def run(kind, comm, argv=None):
             multiple = getattr(program.estimator, "multiple", 1)
             if case.block % multiple:
                 raise BadInput(f"block = {case.block}: must be a multiple of {multiple}")
+            if case.dealing == "static" and case.seconds < math.inf:
+                raise BadInput(f"dealing = 'static': cannot be combined with seconds = {case.seconds:g}: what ranks did "
+                               "after the first that ends would be lost")
         with timers("start"):
             path = mpi.on_root(comm, command.claimed, kind.name, name, options, before, held)
             record = Record(comm, path, program, options, name, before, agreed)
@@ -237,7 +242,8 @@ class _Watch:
         self.part = max(done, (self.case.error / errors[0]) ** 2 if nearer else 0)
         if self.record.shown(sums.number):
             self.record.row(sums)
-        return sums.number >= (FEWEST if errors[0] else CERTAIN) and errors[0] <= self.case.error < math.inf
+        fewest = getattr(self.program.estimator, "fewest", FEWEST)
+        return sums.number >= (fewest if errors[0] else CERTAIN) and errors[0] <= self.case.error < math.inf
 
 
 def measured(value, error):

@@ -107,6 +107,11 @@ class Sampling:
     """
 
     def __init__(self, comm, estimator, samples, size, speeds, dynamic=True, number=0, total=None):
+        multiple = getattr(estimator, "multiple", 1)
+        if size < 1 or size % multiple:
+            raise ValueError(f"size = {size}: must be a multiple of {multiple}, and > 0")
+        if samples < 0 or len(speeds) != comm.size:
+            raise ValueError(f"samples = {samples}, {len(speeds)} speeds: must be >= 0, and one for each of {comm.size} ranks")
         self.comm, self.estimator, self.size = comm, estimator, size
         self.samples = samples
         whole, last = (samples // size, -(-samples // size)) if samples else (CLOSED, CLOSED)
@@ -130,6 +135,10 @@ class Sampling:
         bool, whether a rank was asked to stop before there was enough; ``sums`` is the same on every rank after it
         """
         stopped = False
+        sums = self.sums
+        if self.comm.rank == 0 and sums.number and sums.number == checked(sums.number - 1) and watch(sums, True):
+            self.enough = True  # a run that had ended is gone on with
+            self.dealer.close()
         while blocks := self.dealer.claim():
             stopped = self._sample(blocks, watch, asked) or stopped
         if self.comm.rank:
@@ -141,7 +150,6 @@ class Sampling:
                 time.sleep(NAP)
             self._ripe(watch)
         self.dealer.free()
-        sums = self.sums
         sums.number, sums.total, sums.full, stopped = self.comm.bcast(
             (sums.number, sums.total, sums.full, stopped and not self.enough))
         return stopped

@@ -45,13 +45,13 @@ def uncollided(problem):
     from scipy.special import expn
 
     thick, total, _ = problem.layers()
-    depth, source = float(thick @ total), problem.origin()
+    edges = np.concatenate([[0], np.cumsum(thick * total)])
+    depth, source = float(edges[-1]), problem.origin()
     if source in ("beam", "centre"):
         return math.exp(-depth)
     if source in ("cosine", "isotropic"):
         return float(2 * expn(3, depth) if source == "cosine" else expn(2, depth))
     if problem.geometry == "slab":
-        edges = np.concatenate([[0], np.cumsum(thick * total)])
         inside = 0.0
         for width, near, far in zip(thick, edges[:-1], edges[1:]):
             for a, b in ((near, far), (depth - far, depth - near)):
@@ -111,9 +111,9 @@ class Case(program.Case):
         depth = thickness @ total
         if depth > DEEPEST:
             return f"layers have {depth:g} mean free paths: must be <= {DEEPEST:g} in all"
-        copies = self.split ** len(self.surfaces)
-        if self.surfaces and math.log(copies) > depth + math.log(ROOM):
-            return (f"surfaces with split = {self.split} may make {copies:.3g} of a particle: must be <= "
+        copies = len(self.surfaces) * math.log10(self.split)
+        if self.surfaces and copies > depth / math.log(10) + math.log10(ROOM):
+            return (f"surfaces with split = {self.split} may make 10^{copies:.3g} of a particle: must be <= "
                     f"{ROOM} exp({depth:.4g})")
         return None
 

@@ -64,6 +64,7 @@ class GradientAllreduce:
         self.exchange = self._exchange(fraction, rank, seed)
         self.held = None  # sums of several parts, where numbers are sent as floats
         self.seconds, self.open = 0.0, False
+        self.guess = float(comm.size)  # samples of a step: those of the last one, most times
         self.follow = sorted(range(len(self.places)), key=lambda i: self.places[i].start)
 
     def _exchange(self, fraction, rank, seed):
@@ -79,26 +80,30 @@ class GradientAllreduce:
         return buckets.Plain(comm, flat, self.buckets)
 
     def start(self, samples=None, total=None, parts=1, whole=1, scale=1.0):
-        """Begin a step. Collective where ``samples`` is given and ``total`` is not.
+        """Begin a step, without waiting for anybody. To be called by all ranks.
 
         Parameters
         ----------
-        samples : int, of this rank, whose gradients are means; None where they are parts of what is to be summed
-        total : int, samples of all ranks
+        samples : int, of this rank, whose gradients are means; None where they are parts of what is to be summed. A rank
+            without samples has no gradients, and is not to say that one is ready
+        total : int, samples of all ranks; found out meanwhile, if None
         parts : int, how many gradients of each parameter this rank will be ready with; they are added up
         whole : int, parts of all ranks; only "fixed" asks for it
         scale : float, that the sums are multiplied by at the end
         """
         if self.open:
             raise RuntimeError("start: the step before is not finished")
+        self.counted = self.counting = None
         self.weight, self.scale, self.parts = 1.0, scale, parts
         if samples is not None:
-            if total is None:
-                total = self.comm.allreduce(samples)
             whole = max(whole, self.comm.size)
-            self.weight = samples / total if total else 0.0
-            if not samples:
-                self.parts = 0
+            self.parts = parts if samples else 0
+            self.guess = total or self.guess
+            if total is None:
+                self.counted = np.array([samples], np.float64)
+                if self.comm.size > 1:
+                    self.counting = self.comm.Iallreduce(_in_place(), self.counted)
+            self.weight = samples / self.guess
         self.left = [self.parts] * len(self.places)
         self.open, self.next, self.there = True, 0, 0
         if self.exact:
@@ -156,7 +161,13 @@ class GradientAllreduce:
             raise RuntimeError("finish: no step was started")
         if any(self.left):
             raise RuntimeError(f"finish: gradients {[i for i, left in enumerate(self.left) if left]} are not ready")
-        begin = time.perf_counter()
+        begin, off = time.perf_counter(), 1.0
+        if self.counting is not None:
+            self.counting.Wait()
+        if self.counted is not None:
+            total = self.counted[0] or 1.0
+            off, self.guess = self.guess / total, total
+            self.scale *= off
         exchange = self.exchange.exchange if self.exact else self.exchange
         while self.next < len(self.buckets):
             exchange.begin(self.next)
@@ -168,9 +179,20 @@ class GradientAllreduce:
             fits = True
             if self.scale != 1.0:
                 self.flat *= self.flat.dtype.type(self.scale)
+            if off != 1.0 and hasattr(self.exchange, "left"):  # what was left out had the same weight
+                self.exchange.left *= self.flat.dtype.type(off)
         self.open = False
         self.seconds += time.perf_counter() - begin
         return fits
+
+    def again(self):
+        """Do a step again that had no room, where ``gradients`` still hold what this rank was ready with. Collective."""
+        alone = self.parts == 0
+        self.start(parts=0 if alone else 1, whole=self.comm.size, scale=self.scale)
+        if not alone:
+            for number in self.follow:
+                self.ready(number)
+        return self.finish()
 
     def average(self, gradients, samples):
         """The average of gradients that are all there, weighted by samples. Collective.
@@ -184,14 +206,14 @@ class GradientAllreduce:
         -------
         list of array, views that the next call fills anew
         """
-        while True:
-            self.start(samples)
-            if samples:
-                for i in reversed(range(len(self.gradients))):
-                    self.gradients[i][...] = gradients[i]
-                    self.ready(i)
-            if self.finish():
-                return self.gradients
+        self.start(samples)
+        if samples:
+            for i in reversed(range(len(self.gradients))):
+                self.gradients[i][...] = gradients[i]
+                self.ready(i)
+        if not self.finish():
+            self.again()
+        return self.gradients
 
     def state(self):
         """What the next step needs of the last one, to go on from to the same bits.
@@ -206,3 +228,9 @@ class GradientAllreduce:
         if self.method == "powersgd":
             return {"right": self.exchange.right}, {"left": self.exchange.left}
         return {}, {"left": self.exchange.left} if self.method == "topk" else {}
+
+
+def _in_place():
+    from mpi4py import MPI
+
+    return MPI.IN_PLACE
