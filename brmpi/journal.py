@@ -224,14 +224,14 @@ class Journal:
             mpi.on_root(self.comm, lambda: self.rows.flush())  # no checkpoint is newer than the rows before it
             checkpoints.write(self.comm, self.path, step, state, {}, self.program.name, io=self.case.io)
             self.saved = self.about["step"] = step
-            mpi.on_root(self.comm, self._leave)
+            mpi.on_root(self.comm, self._deposit)
 
-    def _leave(self):
+    def _deposit(self):
         """What is left beside the newest checkpoint. Root only."""
         from brmpi.results import folder
 
-        if hasattr(self.program, "leave"):
-            self.program.leave(self.path)
+        if hasattr(self.program, "deposit"):
+            self.program.deposit(self.path)
         folder.record(self.path, self.about)
 
     def last(self):
@@ -270,7 +270,7 @@ class Journal:
         if hasattr(self.program, "estimates"):
             self.about["estimates"] = self.program.estimates()
         self.about.update(status=status, step=step, wall=table, seconds=seconds, ended=now())
-        self._leave()
+        self._deposit()
 
     def failed(self, error):
         """Say in run.json why the run ended, as far as this rank can reach it. On any rank.

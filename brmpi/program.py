@@ -18,7 +18,7 @@ A program is a class with
     about()                      dict for run.json: what it runs on and how it is shared out
     rate(steps, seconds)         its figure of merit, for people
     told(steps)                  perhaps: lines for people at the end
-    leave(path)                  perhaps: what the root writes into the run's folder beside each checkpoint
+    deposit(path)                perhaps: what the root writes into the run's folder beside each checkpoint
     cure                         perhaps: what may help where it blew up
 
 and ``program.main(Program)`` under ``if __name__ == "__main__"``.

@@ -31,6 +31,23 @@ def add(values, scale, limit, sums, backend="auto"):
     return float(largest) if largest <= np.finfo(values.dtype).max else np.inf
 
 
+def scaled(sums, factor, out, backend="auto"):
+    """Sums as numbers again: ``out = sums * factor``, rounded once.
+
+    Parameters
+    ----------
+    sums : (n,) int32 or int64
+    factor : float
+    out : (n,) float32 or float64, filled
+    backend : one of ``kernels.BACKENDS``
+    """
+    choice.run("fixedpoint scaled", max(1, sums.size), backend, _scaled, "scaled", sums, float(factor), out)
+
+
+def _scaled(sums, factor, out):
+    out[:] = sums.astype(np.float64) * factor
+
+
 def _add(values, scale, limit, sums):
     if not values.size:
         return 0.0

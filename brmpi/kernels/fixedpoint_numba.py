@@ -41,3 +41,27 @@ def added(values, patterns, scale, limit, sign, sums):
         sums[i] += type(largest)(np.rint(product)) if abs(product) <= limit else type(largest)(0)
         largest = max(largest, patterns[i] & sign)
     return largest
+
+
+def scaled(sums, factor, out):
+    """Sums as numbers again.
+
+    Parameters
+    ----------
+    sums, factor, out : as in ``fixedpoint.scaled``
+    """
+    multiplied(sums, factor, out)
+
+
+@exact
+def multiplied(sums, factor, out):
+    """The loop.
+
+    Parameters
+    ----------
+    sums : (n,) int array
+    factor : float64
+    out : (n,) float array, filled
+    """
+    for i in range(sums.size):
+        out[i] = np.float64(sums[i]) * factor

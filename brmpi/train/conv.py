@@ -43,10 +43,10 @@ class Conv(Training):
         return {"channels": list(self.case.channels), "hidden": list(self.case.hidden)}
 
     def _images(self, case):
-        super()._images(case)
         if len(self.samples.shape) not in (2, 3):
             raise BadInput(f"data = {case.data!r}: samples have shape {self.samples.shape}: must be images, (height, width) "
                            "or (height, width, channels)")
+        super()._images(case)
 
 
 if __name__ == "__main__":

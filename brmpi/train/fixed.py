@@ -9,7 +9,6 @@ step, nothing is lost: the step is done again with the right one.
 import numpy as np
 
 from brmpi.kernels import fixedpoint
-from brmpi.train.buckets import Plain
 
 ROOM = 8  # times as large as in the step before may a number be
 DIGITS = {4: 31, 8: 62}  # bits of a sum; float64's rounding cannot use more
@@ -23,17 +22,16 @@ class Fixed:
     comm : communicator
     flat : (n,) float32 or float64, where sums are put
     places : list of slice, of each parameter
-    buckets : list of slice
+    sums : (n,) int32 or int64, as wide as the floats
+    exchange : what sums them over ranks, such as ``buckets.Plain``
 
     Attributes
     ----------
     largest : (parameters,) float64, largest number of the last step's micro-batches; 0 where it is not known
     """
 
-    def __init__(self, comm, flat, places, buckets):
-        self.comm, self.flat, self.places = comm, flat, places
-        self.sums = np.zeros(len(flat), np.int32 if flat.itemsize == 4 else np.int64)
-        self.exchange = Plain(comm, self.sums, buckets)
+    def __init__(self, comm, flat, places, sums, exchange):
+        self.comm, self.flat, self.places, self.sums, self.exchange = comm, flat, places, sums, exchange
         self.largest = np.zeros(len(places))
 
     def start(self, parts):
@@ -88,7 +86,7 @@ class Fixed:
         if not fits and finite.all():
             return False
         for place, power in zip(self.places, self.powers):
-            np.multiply(self.sums[place], 2.0 ** -int(power) * scale, out=self.flat[place], casting="unsafe")
+            fixedpoint.scaled(self.sums[place], 2.0 ** -int(power) * scale, self.flat[place])
         if not finite.all():
             self.flat[:] = np.nan  # it blew up, and everyone is to see it
         return True

@@ -85,6 +85,7 @@ class Training:
             self.busy = ()  # what each rank takes is part of the answer
         self.taken, self.tally = 0, np.zeros(3, np.int64)
         self.best, self.waited, self.chosen = LARGE, 0, self.w.copy() if case.patience else None
+        self.row, self.spent = {}, np.zeros(3)  # the last row, and seconds of sections up to it
         self.columns = self._columns()
 
     def sizes(self):
@@ -157,15 +158,17 @@ class Training:
     # ---- a step --------------------------------------------------------------------------------------------------
 
     def work(self):
-        """Numbers of a gradient, for the kernel that adds them up."""
-        return {"fixedpoint add": self.net.size} if self.method == "fixed" else {}
+        """Numbers of a gradient, for the kernels that add them up."""
+        return {"fixedpoint add": self.net.size, "fixedpoint scaled": self.net.size} if self.method == "fixed" else {}
 
     def warm(self):
-        """Compile the kernel. Not collective."""
+        """Compile the kernels. Not collective."""
         if self.method == "fixed":
             from brmpi.kernels import fixedpoint
 
-            fixedpoint.add(np.zeros(4, self.real), 1.0, 1.0, np.zeros(4, f"i{self.real.itemsize}"), self.backend)
+            few, sums = np.zeros(4, self.real), np.zeros(4, f"i{self.real.itemsize}")
+            fixedpoint.add(few, 1.0, 1.0, sums, self.backend)
+            fixedpoint.scaled(sums, 1.0, few, self.backend)
 
     def step(self):
         """Take one step. Collective."""
@@ -338,7 +341,7 @@ class Training:
         piece = pieces.rows(few, 0 if self.comm.rank == 0 else len(values), len(values))
         return Mesh(name, piece, axes, (1.0,) * len(axes), (0.0,) * len(axes))
 
-    def leave(self, path):
+    def deposit(self, path):
         """Write the network by itself into the run's folder. Root only.
 
         Parameters
@@ -373,7 +376,8 @@ class Training:
         row, lines = self.row, []
         told = [f"{part.replace('_', ' ')} {row[f'{part}accuracy']:.2%} right, loss {row[f'{part}loss']:.4f}"
                 for part in ("", "validation_", "test_") if f"{part}accuracy" in row]
-        lines.append("; ".join(["training" + told[0], *told[1:]]))
+        if told:
+            lines.append("; ".join(["training" + told[0], *told[1:]]))
         if steps and self.comm.size > 1:
             gradient, update, communication = self.spent / steps
             others = ", ".join(f"{name} {1e3 * seconds:.2g}" for name, seconds in self.costs.items()

@@ -64,6 +64,11 @@ class Half:
         self.back = comm.Dup() if comm.size > 1 else None  # the second messages' own order
         self.going, self.coming = [], []
 
+    def free(self):
+        """Give the second communicator back. Collective."""
+        if self.back is not None:
+            self.back.Free()
+
     def _coded(self, values):
         """Two words that hold the power of two, and the numbers."""
         largest = float(np.abs(values).max(initial=0))
