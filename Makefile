@@ -34,7 +34,7 @@ BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspat
   --ignore=tests/lab
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels test-streams soak bench bench-gravity bench-hpl \
-  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims clean
+  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-train test-torch clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -71,6 +71,11 @@ test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
 	  NO_COLOR=1 $(MPIRUN) -np $$ranks python -m pytest --only-mpi -m "mpi and not soak"
 	done
 
+test-torch: install $(VENV)/torch  ## the tests of PyTorch models on all ranks
+	@for ranks in 1 2 3; do
+	  NO_COLOR=1 $(MPIRUN) -np $$ranks python -m pytest --only-mpi -m "mpi and not soak" tests/test_train_ddp.py
+	done
+
 lint: install  ## style, floors of the house, docstrings
 	@ruff check .
 	lint-imports
@@ -88,7 +93,7 @@ soak: install  ## the long fault tests
 test-streams: install  ## dieharder's tests of the random streams, twenty minutes; needs dieharder
 	@python -m brmpi.bench.streams
 
-bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-train bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
@@ -125,8 +130,22 @@ bench-linalg: install  ## products and LU beside ScaLAPACK, BLAS alone, fewer ra
 bench-montecarlo: install $(addprefix bench/c/build/,pi philox transport) .venv-peers/installed  ## sampling beside C, two ranks, other pools, and in a lab; needs root
 	@python -m brmpi.bench.montecarlo
 
+bench-train: install bench/c/build/allreduce $(VENV)/torch  ## sums of gradients beside C and gloo, training beside DDP, and in a lab; needs root
+	@python -m brmpi.bench.train
+
+# PyTorch's build for processors alone, where there is one; else the usual one.
+$(VENV)/torch: | install
+	@echo "installing PyTorch into $(VENV) …"
+	python -m pip install --disable-pip-version-check -q "torch==2.13.0+cpu" 2>/dev/null ||
+	  python -m pip install --disable-pip-version-check -q "torch>=2.1"
+	touch $@
+
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab
+
+bench/c/build/allreduce: bench/c/allreduce.c
+	@mkdir -p $(@D)
+	mpicc -O3 -march=native $< -o $@
 
 bench/c/build/%: bench/c/%.c
 	@mkdir -p $(@D)

@@ -100,7 +100,7 @@ def test_every_method_learns_and_all_ranks_have_the_same_network(comm, assert_al
                                   {"comm": "powersgd", "rank": 2}, {"comm": "local", "local": 5},
                                   {"validation": 0.2, "patience": 9}, {"comm": "float16"}])
 def test_a_state_goes_on_to_the_same_bits(comm, assert_all, more):
-    case = {"hidden": (12,), "epochs": 1, "batch": 100, **more}
+    case = {"hidden": (12,), "epochs": 1, "batch": 100, "shares": "equal", **more}  # measured speeds differ each time
     program, other = made(mlp.Mlp, comm, **case), made(mlp.Mlp, comm, **case, seed=1)
     for _ in range(7):
         program.step()

@@ -5,9 +5,10 @@ import time
 import numpy as np
 
 from brmpi.streams import Stream
-from brmpi.train import buckets, cost, shared, wires
+from brmpi.train import buckets, cost, wires
 from brmpi.train.fixed import Fixed
 from brmpi.train.nets import layout, views
+from brmpi.train.place import Place
 
 METHODS = ("fixed", "plain", *wires.HALVES, "topk", "powersgd", "local")
 
@@ -55,8 +56,9 @@ class GradientAllreduce:
         self.comm, self.method, self.exact = comm, method, method == "fixed"
         self.shapes = [one.shape for one in parameters]
         self.places, total = layout(self.shapes)
-        self.memory = None
-        self.flat = self._vector(total, kinds.pop()) if method == "plain" else np.zeros(total, kinds.pop())
+        dtype = kinds.pop()
+        self.place = Place(comm, total, dtype) if method == "plain" else None
+        self.flat = self.place.vector if self.place else np.zeros(total, dtype)
         self.gradients = views(self.flat, self.shapes)
         if not bucket:
             link = link or (cost.measured(comm) if comm.size > 1 else cost.ALONE)
@@ -71,43 +73,22 @@ class GradientAllreduce:
     def _exchange(self, fraction, rank, seed):
         comm, flat = self.comm, self.flat
         if self.exact:
-            sums = self._vector(len(flat), f"i{flat.itemsize}")
-            return Fixed(comm, flat, self.places, sums, self._sums(sums))
+            self.place = Place(comm, len(flat), f"i{flat.itemsize}")
+            return Fixed(comm, flat, self.places, self.place.vector, self.place.sums(self.buckets))
         if self.method in wires.HALVES:
             return wires.Half(comm, flat, self.buckets, self.method)
         if self.method == "topk":
             return wires.Top(comm, flat, self.buckets, fraction)
         if self.method == "powersgd":
             return wires.Power(comm, flat, self.shapes, self.places, rank, Stream(seed, "powersgd").normal)
-        return self._sums(flat)
-
-    def _vector(self, count, dtype):
-        """Zeros, where the other ranks of this machine see them, if there are any."""
-        from mpi4py import MPI
-
-        if self.comm.size == 1:
-            return np.zeros(count, dtype)
-        node = self.comm.Split_type(MPI.COMM_TYPE_SHARED)
-        most = self.comm.allreduce(node.size, MPI.MAX)
-        self.machines = self.comm.allreduce(int(node.rank == 0))
-        node.Free()
-        if most == 1:
-            return np.zeros(count, dtype)
-        self.memory = shared.Memory(self.comm, count, dtype)
-        return self.memory.flat
-
-    def _sums(self, vector):
-        """How a vector from ``_vector`` is summed."""
-        if self.memory is None:
-            return buckets.Plain(self.comm, vector, self.buckets)
-        return shared.Shared(self.memory, self.buckets, self.machines)
+        return self.place.sums(self.buckets)
 
     def free(self):
         """Give shared memory and communicators back; gradients may not be used any more. Collective."""
-        for thing in (self.memory, self.exchange):
+        for thing in (self.exchange, self.place):
             if hasattr(thing, "free"):
                 thing.free()
-        self.memory = self.flat = self.gradients = None
+        self.place = self.exchange = self.flat = self.gradients = None
 
     def start(self, samples=None, total=None, parts=1, whole=1, scale=1.0):
         """Begin a step, without waiting for anybody. To be called by all ranks.

@@ -3,10 +3,30 @@
 An exchange is how one bucket is summed; those here send every number as it is, those in ``wires`` send fewer bytes.
 """
 
+import os
+import time
+
 import numpy as np
 
+SPIN = 2e-4  # seconds that a rank looks without a pause
+NAP = 5e-5  # seconds between looks after that
 LEAST, MOST = 1 << 16, 25 << 20  # bytes of a bucket
 LATENCIES = 10  # a bucket takes as long as so many latencies, at least
+
+
+def wait(ready):
+    """Look until something is so: without a pause at first, then leaving the core to others.
+
+    Parameters
+    ----------
+    ready : callable returning a bool
+    """
+    end = time.perf_counter() + SPIN
+    while not ready():
+        if time.perf_counter() < end:
+            os.sched_yield()
+        else:
+            time.sleep(NAP)
 
 
 def size(link):
@@ -55,11 +75,15 @@ class Plain:
     comm : communicator
     flat : (n,) array; sums replace it
     buckets : list of slice
+
+    Attributes
+    ----------
+    done : int, buckets of this step that are summed
     """
 
     def __init__(self, comm, flat, buckets):
         self.comm, self.flat, self.buckets = comm, flat, buckets
-        self.open = []
+        self.open, self.done = [], 0
 
     def begin(self, number):
         """Start to sum a bucket, for all but the last without waiting. Collective, in the order of buckets.
@@ -71,7 +95,10 @@ class Plain:
         from mpi4py import MPI
 
         part = self.flat[self.buckets[number]]
+        if number == 0:
+            self.done = 0
         if self.comm.size == 1:
+            self.done += 1
             return
         if number == len(self.buckets) - 1:  # nothing is left to be done meanwhile
             self.comm.Allreduce(MPI.IN_PLACE, part)
@@ -80,12 +107,12 @@ class Plain:
 
     def poll(self):
         """Let messages go on."""
-        if self.open:
-            self.open[0].Test()
+        while self.open and self.open[0].Test():
+            self.open.pop(0)
+            self.done += 1
 
     def finish(self):
         """Wait until all is summed. Collective."""
-        from mpi4py import MPI
-
-        MPI.Request.Waitall(self.open)
-        self.open = []
+        for request in self.open:
+            request.Wait()
+        self.open, self.done = [], len(self.buckets)

@@ -9,6 +9,7 @@ step, nothing is lost: the step is done again with the right one.
 import numpy as np
 
 from brmpi.kernels import fixedpoint
+from brmpi.train.buckets import wait
 
 ROOM = 8  # times as large as in the step before may a number be
 DIGITS = {4: 31, 8: 62}  # bits of a sum; float64's rounding cannot use more
@@ -76,9 +77,9 @@ class Fixed:
         """
         from mpi4py import MPI
 
+        request = self.comm.Iallreduce(MPI.IN_PLACE, self.seen, MPI.MAX)
         self.exchange.finish()
-        if self.comm.size > 1:
-            self.comm.Allreduce(MPI.IN_PLACE, self.seen, MPI.MAX)
+        wait(request.Test)
         with np.errstate(over="ignore"):
             fits = bool(np.all((self.seen * 2.0**self.powers <= self.limit) & ((self.largest > 0) | (self.seen == 0))))
         finite = np.isfinite(self.seen)

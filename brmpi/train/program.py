@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 
-from brmpi import partition, speeds
+from brmpi import partition
 from brmpi.errors import BadInput
 from brmpi.results import folder, pieces
 from brmpi.results.diagnostics import Column
@@ -24,7 +24,7 @@ GRAIN = 2.0**32  # losses are added up in integers of this part
 LARGE = 1e300  # a loss that any is better than
 MISTAKES = 60  # that are kept
 CHUNK = 64  # samples that are computed together where sums are not fixed
-TRIALS = 3
+TRIAL = 0.05  # seconds of micro-batches that tell how fast a rank is
 
 
 class Training:
@@ -69,9 +69,9 @@ class Training:
         self.net, self.parameters = self.model.net, self.model.parameters
         self.w[:] = self.net.initial(case.seed, self.real)
         self.optimizer = optimizers.optimizer(case.optimizer, case.momentum, case.decay)
-        self.speeds, self.kind = speeds.measured(comm, "compute")
-        if case.shares == "equal":
-            self.speeds, self.kind = np.ones(comm.size), "equal"
+        rates = self._pace()
+        self.compute = min(case.batch, len(self.training)) / rates.sum()
+        self.speeds, self.kind = (rates, "samples/s") if case.shares == "speed" else (np.ones(comm.size), "equal")
         self._agree()
         if case.zero and self.method not in ("fixed", "plain"):
             raise BadInput(f"zero = true: gradients must be averaged by fixed or plain, not {self.method}")
@@ -82,7 +82,6 @@ class Training:
         self.outer = None
         if self.method == "local":
             self.outer = Outer(comm, self.w, case.outer_rate, case.outer_momentum)
-            self.busy = ()  # what each rank takes is part of the answer
         self.taken, self.tally = 0, np.zeros(3, np.int64)
         self.best, self.waited, self.chosen = LARGE, 0, self.w.copy() if case.patience else None
         self.row, self.spent = {}, np.zeros(3)  # the last row, and seconds of sections up to it
@@ -114,7 +113,7 @@ class Training:
     def _agree(self):
         """The method, by measured latency and bandwidth where it is to be chosen. Collective."""
         case, comm, size = self.case, self.comm, self.net.size
-        self.link, self.compute = cost.measured(comm), self._pace()
+        self.link = cost.measured(comm)
         names = ["fixed", "plain"]
         if not case.zero and case.precision == "float32":
             names += ["float16", "powersgd", "local"]
@@ -135,16 +134,20 @@ class Training:
                                         case.seed)
 
     def _pace(self):
-        """Seconds that computing a step takes, if shares were by speed: of a few micro-batches. Collective."""
-        places = self.training[:max(1, min(self.case.micro, len(self.training)))]
+        """Samples per second of each rank, by some micro-batches. Collective."""
+        places = self.training[:max(1, min(max(self.case.micro, self.chunk), len(self.training)))]
         x, gradients = self.samples.rows(places), nets.views(np.empty_like(self.w), self.net.shapes)
-        times = []
-        for _ in range(TRIALS):
-            begin = time.perf_counter()
+        count, begin = 0, time.perf_counter()
+        while True:  # the first one is not counted
             self.net.gradient(self.model.scaled(x), self.samples.labels[places], self.parameters, gradients)
-            times.append(time.perf_counter() - begin)
-        rates = self.comm.allgather(len(places) / min(times))
-        return min(self.case.batch, len(self.training)) / sum(rates)
+            spent = time.perf_counter() - begin
+            if count and spent > TRIAL:
+                break
+            if not count:
+                begin = time.perf_counter()
+            count += 1
+        rate = (count - 1) * len(places) / spent if count > 1 else len(places) / spent
+        return np.array(self.comm.allgather(rate))
 
     def lay_out(self, speeds):
         """Share samples out by these speeds. Not collective.

@@ -5,33 +5,14 @@ own part of it, in the order of ranks, and writes the sum to all; nobody copies 
 come in a number of its own, which only it writes. Between machines the first rank of each sums on, by MPI.
 """
 
-import os
-import time
-
 import numpy as np
 
 from brmpi import partition
+from brmpi.train.buckets import wait
 
 LINE = 64  # bytes between two ranks' numbers: a cache line each
 CHUNK = 1 << 14  # elements that stay in a cache while they are summed
-SPIN = 2e-4  # seconds that a rank looks without a pause
-NAP = 5e-5  # seconds between looks after that
 FILLED, SUMMED, WHOLE, COPIED = range(4)
-
-
-def wait(ready):
-    """Look until something is so: without a pause at first, then leaving the core to others.
-
-    Parameters
-    ----------
-    ready : callable returning a bool
-    """
-    end = time.perf_counter() + SPIN
-    while not ready():
-        if time.perf_counter() < end:
-            os.sched_yield()
-        else:
-            time.sleep(NAP)
 
 
 class Memory:
@@ -104,13 +85,19 @@ class Shared:
     memory : Memory; sums replace its vectors
     buckets : list of slice
     machines : int
+    far : callable of communicator, vector and buckets: what sums between machines
     """
 
-    def __init__(self, memory, buckets, machines):
+    def __init__(self, memory, buckets, machines, far):
         self.memory, self.buckets, self.machines = memory, buckets, machines
         self.size, self.rank = memory.node.size, memory.node.rank
         self.step = self.filled = self.summed = self.sent = self.copied = 0
-        self.requests = []
+        self.far = far(memory.leaders, memory.flat, buckets) if machines > 1 and self.rank == 0 else None
+
+    def free(self):
+        """Give the messages' communicator back."""
+        if hasattr(self.far, "free"):
+            self.far.free()
 
     def begin(self, number):
         """Say that a bucket is filled. In the order of buckets.
@@ -167,13 +154,11 @@ class Shared:
         """Between machines: the first rank of each sends what all here have summed; the others copy what came."""
         memory = self.memory
         if self.rank == 0:
-            from mpi4py import MPI
-
             while self.sent < self.summed and self._came(SUMMED, self.sent):
-                self.requests.append(memory.leaders.Iallreduce(MPI.IN_PLACE, memory.flat[self.buckets[self.sent]]))
+                self.far.begin(self.sent)
                 self.sent += 1
-            while self.requests and self.requests[0].Test():
-                self.requests.pop(0)
+            self.far.poll()
+            while self.copied < min(self.sent, self.far.done):
                 self._mark(WHOLE, self.copied)
                 self.copied += 1
             return

@@ -5,7 +5,7 @@ What the two compressors leave out is kept and added to the next vector (error f
 
 import numpy as np
 
-from brmpi import partition
+from brmpi.train.direct import Direct
 
 HALVES = ("float16", "bfloat16")
 
@@ -45,11 +45,10 @@ def doubled(codes, kind):
     return (codes.astype(np.uint32) << np.uint32(16)).view(np.float32)
 
 
-class Half:
-    """Each rank sums one part of a bucket and sends it to all; every number travels in 16 bits.
+class Half(Direct):
+    """Every number travels in 16 bits; sums are taken in float32.
 
-    Parts are sent times a power of two, so that none of their numbers is too small or too large for float16; sums are
-    taken in float32, in the order of ranks.
+    Parts are sent times a power of two, so that none of their numbers is too small or too large for float16.
 
     Parameters
     ----------
@@ -59,76 +58,23 @@ class Half:
     kind : one of ``HALVES``
     """
 
+    head = 2  # words that hold the power of two
+
     def __init__(self, comm, flat, buckets, kind):
-        self.comm, self.flat, self.buckets, self.kind = comm, flat, buckets, kind
-        self.back = comm.Dup() if comm.size > 1 else None  # the second messages' own order
-        self.going, self.coming = [], []
+        super().__init__(comm, flat, buckets)
+        self.kind = kind
 
-    def free(self):
-        """Give the second communicator back. Collective."""
-        if self.back is not None:
-            self.back.Free()
-
-    def _coded(self, values):
-        """Two words that hold the power of two, and the numbers."""
+    def coded(self, values):
+        """As ``Direct.coded``."""
         largest = float(np.abs(values).max(initial=0))
         power = 0 if not 0 < largest < np.inf else int(np.clip(8 - np.frexp(largest)[1], -100, 100))
         head = np.array([power], np.int32).view(np.uint16)
         return np.concatenate([head, halved(np.ldexp(values.astype(np.float32, copy=False), power), self.kind)])
 
-    def _numbers(self, words):
+    def numbers(self, words):
+        """As ``Direct.numbers``."""
         power = int(words[:2].copy().view(np.int32)[0])
         return np.ldexp(doubled(words[2:], self.kind), -power)
-
-    def begin(self, number):
-        """As ``buckets.Plain.begin``."""
-        if self.comm.size == 1:
-            part = self.flat[self.buckets[number]]
-            part[:] = self._numbers(self._coded(part))
-            return
-        from mpi4py import MPI
-
-        part = self.flat[self.buckets[number]]
-        counts = partition.equal(len(part), self.comm.size)
-        ends = partition.offsets(counts)
-        sent = np.concatenate([self._coded(part[a:b]) for a, b in zip(ends, ends[1:])])
-        mine = int(counts[self.comm.rank]) + 2
-        got = np.empty(mine * self.comm.size, np.uint16)
-        request = self.comm.Ialltoallv([sent, counts + 2, MPI.UINT16_T],
-                                       [got, np.full(self.comm.size, mine), MPI.UINT16_T])
-        self.going.append((request, number, sent, got, counts))
-        self.poll()
-
-    def poll(self):
-        """Let messages go on."""
-        while self.going and self.going[0][0].Test():
-            self._sum(*self.going.pop(0)[1:])
-        if self.coming:
-            self.coming[0][0].Test()
-
-    def _sum(self, number, sent, got, counts):
-        from mpi4py import MPI
-
-        rows = got.reshape(self.comm.size, -1)
-        total = self._numbers(rows[0])
-        for row in rows[1:]:
-            total += self._numbers(row)
-        mine, every = self._coded(total), np.empty(int(counts.sum()) + 2 * self.comm.size, np.uint16)
-        request = self.back.Iallgatherv(mine, [every, counts + 2, MPI.UINT16_T])
-        self.coming.append((request, number, mine, every, counts))
-
-    def finish(self):
-        """As ``buckets.Plain.finish``."""
-        while self.going:
-            self.going[0][0].Wait()
-            self._sum(*self.going.pop(0)[1:])
-        for request, number, _, every, counts in self.coming:
-            request.Wait()
-            part, words, end = self.flat[self.buckets[number]], 0, 0
-            for count in map(int, counts):
-                part[end:end + count] = self._numbers(every[words:words + count + 2])
-                words, end = words + count + 2, end + count
-        self.coming = []
 
 
 class Top:
