@@ -12,9 +12,10 @@ from brmpi import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("*/README.md")), ROOT / "sims/nbody/README.md",
+         ROOT / "sims/train/README.md",
          *sorted(ROOT.glob("sims/montecarlo/**/README.md"))]
 COMMANDS = [line.split("#")[0].strip() for line in (ROOT / "README.md").read_text().splitlines()
-            if re.match(r"\s+(mpirun|python) .*brmpi\.(sims|montecarlo)", line)]
+            if re.match(r"\s+(mpirun|python) .*brmpi\.(sims|montecarlo|train\.(softmax|mlp|conv))", line)]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -41,7 +42,8 @@ def test_simulations_shown_run(command, tmp_path):
     (tmp_path / "hostfiles").mkdir()
     (tmp_path / "hostfiles/all").write_text("localhost slots=2\n")
     (tmp_path / "sims").symlink_to(ROOT / "sims")
-    short = ["--samples", "1000"] if "montecarlo" in command else ["--steps", "1"]
+    count = {"montecarlo": ["--samples", "1000"], "train": ["--epochs", "1"]}
+    short = next((words for room, words in count.items() if f"brmpi.{room}" in command), ["--steps", "1"])
     words = shlex.split(command) + ([] if "--help" in command else short)
     done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
