@@ -9,8 +9,13 @@ import sys
 import time
 import traceback
 
+import numpy as np
+
 from brmpi.errors import BadInput, Fault
 
+EACH = 64  # ranks up to which each sends to each
+SPIN = 2e-4  # seconds that a rank looks without a pause
+NAP = 5e-5  # seconds between looks after that
 PATIENCE = 1.0  # seconds that a failing rank waits to learn whether all ranks failed alike
 
 
@@ -78,6 +83,55 @@ def on_root(comm, action, *arguments):
     if error is not None:
         raise error
     return result
+
+
+def wait(ready):
+    """Look until something is so, such as ``request.Test``: without a pause at first, then leaving the core to others.
+
+    MPI's own waiting never pauses, and takes the time that a slow or crowded machine needs to send.
+
+    Parameters
+    ----------
+    ready : callable returning a bool
+    """
+    end = time.perf_counter() + SPIN
+    while not ready():
+        if time.perf_counter() < end:
+            os.sched_yield()
+        else:
+            time.sleep(NAP)
+
+
+class Gathering:
+    """A few numbers of each rank to all, without waiting: each sends to each, so that nobody has to pass anything on.
+
+    Collective to make, in the same order on all ranks of a communicator that is used for nothing else.
+
+    Parameters
+    ----------
+    comm : communicator
+    values : (k,) float64
+
+    Attributes
+    ----------
+    every : (ranks, k) float64, complete once ``Test`` said so
+    """
+
+    def __init__(self, comm, values):
+        self.sent = np.array(values, np.float64)
+        self.every = np.empty((comm.size, self.sent.size))
+        self.every[comm.rank] = self.sent
+        if comm.size > EACH:
+            self.requests = [comm.Iallgather(self.sent, self.every)]
+            return
+        others = [rank for rank in range(comm.size) if rank != comm.rank]
+        self.requests = [comm.Irecv(self.every[rank], rank) for rank in others]
+        self.requests += [comm.Isend(self.sent, rank) for rank in others]
+
+    def Test(self):  # noqa: N802, as MPI has it
+        """Whether all have come."""
+        self.requests = [request for request in self.requests if not request.Test()]
+        return not self.requests
 
 
 def node_by_node(comm, action):

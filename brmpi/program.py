@@ -38,6 +38,7 @@ from brmpi.kernels.opencl import Unavailable
 from brmpi.progress import clock, progress
 
 POLL = 0.05  # seconds between looks at signals and clocks
+QUICK = 0.5  # seconds of a step up to which a look is answered a step later
 
 
 def run(kind, comm, argv=None):
@@ -123,6 +124,7 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
             if journal.shown(step):
                 journal.snapshot(step)
             bar.show(step, f"t = {step * case.dt:.6g} {program.time_unit}".rstrip())
+    poll.close()
     seconds = time.monotonic() - loop
     done = step == case.steps
     if done and step > first:
@@ -159,27 +161,47 @@ def _report(program, path, done, step, steps, seconds, table, changes):
 
 
 class _Poll:
-    """All ranks together look at signals and at the root's clock, about every ``POLL`` seconds of steps."""
+    """All ranks together look at signals and at the root's clock, about every ``POLL`` seconds of steps.
+
+    Where steps are short the answer is waited for after the next one, so that nobody waits for a rank that is behind.
+    """
 
     def __init__(self, comm, stop, period):
-        self.comm, self.stop, self.period = comm, stop, period
-        self.next, self.last = 0, None
+        self.comm, self.stop, self.period = comm.Dup(), stop, period
+        self.next, self.last, self.request, self.quick = 0, None, None, False
         self.saved = time.monotonic()
 
     def __call__(self, step):
         """(stop now?, checkpoint now?, was this a look?), the same on every rank. Collective; most send nothing."""
-        if step < self.next:
-            return False, False, False
+        if self.request is None:
+            if step < self.next:
+                return False, False, False
+            self._ask(step)
+            if self.quick:
+                return False, False, False
+        self.finish()
+        self.quick = self.most[2] < QUICK
+        pause = 2 if self.quick else 1
+        self.next = step + max(pause, int(POLL / max(self.most[2], 1e-6)))
+        return bool(self.most[0]), bool(self.most[1]), True
+
+    def _ask(self, step):
         now = time.monotonic()
         spent = (now - self.last[1]) / max(step - self.last[0], 1) if self.last else POLL
         due = self.comm.rank == 0 and now - self.saved >= self.period
-        mine, most = np.array([self.stop.asked, due, spent]), np.empty(3)
-        from mpi4py import MPI
-
-        self.comm.Allreduce(mine, most, MPI.MAX)
         self.last = step, now
-        self.next = step + max(1, int(POLL / max(most[2], 1e-6)))
-        return bool(most[0]), bool(most[1]), True
+        self.request = mpi.Gathering(self.comm, [self.stop.asked, due, spent])
+
+    def close(self):
+        """Give the communicator back. Collective."""
+        self.finish()
+        self.comm.Free()
+
+    def finish(self):
+        """Wait for what was asked."""
+        if self.request is not None:
+            mpi.wait(self.request.Test)
+            self.most, self.request = self.request.every.max(axis=0), None
 
 
 def main(kind):

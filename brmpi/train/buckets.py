@@ -3,30 +3,8 @@
 An exchange is how one bucket is summed; those here send every number as it is, those in ``wires`` send fewer bytes.
 """
 
-import os
-import time
-
-import numpy as np
-
-SPIN = 2e-4  # seconds that a rank looks without a pause
-NAP = 5e-5  # seconds between looks after that
 LEAST, MOST = 1 << 16, 25 << 20  # bytes of a bucket
 LATENCIES = 10  # a bucket takes as long as so many latencies, at least
-
-
-def wait(ready):
-    """Look until something is so: without a pause at first, then leaving the core to others.
-
-    Parameters
-    ----------
-    ready : callable returning a bool
-    """
-    end = time.perf_counter() + SPIN
-    while not ready():
-        if time.perf_counter() < end:
-            os.sched_yield()
-        else:
-            time.sleep(NAP)
 
 
 def size(link):

@@ -5,8 +5,7 @@ Fewer rounds than a ring has, with as many bytes: where machines are unequal and
 
 import numpy as np
 
-from brmpi import partition
-from brmpi.train.buckets import wait
+from brmpi import mpi, partition
 
 MOST = 64  # ranks up to which each sends to each
 
@@ -113,7 +112,7 @@ class Direct:
 
     def finish(self):
         """As ``buckets.Plain.finish``."""
-        wait(lambda: self.poll() or not (self.going or self.coming))
+        mpi.wait(lambda: self.poll() or not (self.going or self.coming))
 
 
 def _kind(dtype):

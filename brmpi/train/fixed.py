@@ -8,8 +8,8 @@ step, nothing is lost: the step is done again with the right one.
 
 import numpy as np
 
+from brmpi import mpi
 from brmpi.kernels import fixedpoint
-from brmpi.train.buckets import wait
 
 ROOM = 8  # times as large as in the step before may a number be
 DIGITS = {4: 31, 8: 62}  # bits of a sum; float64's rounding cannot use more
@@ -79,7 +79,7 @@ class Fixed:
 
         request = self.comm.Iallreduce(MPI.IN_PLACE, self.seen, MPI.MAX)
         self.exchange.finish()
-        wait(request.Test)
+        mpi.wait(request.Test)
         with np.errstate(over="ignore"):
             fits = bool(np.all((self.seen * 2.0**self.powers <= self.limit) & ((self.largest > 0) | (self.seen == 0))))
         finite = np.isfinite(self.seen)

@@ -5,6 +5,8 @@ Source: Douillard et al., "DiLoCo", arXiv 2311.08105, algorithm 1; Stich, "Local
 
 import numpy as np
 
+from brmpi.train.place import Place
+
 
 class Outer:
     """The parameters that ranks meet at.
@@ -22,8 +24,10 @@ class Outer:
     """
 
     def __init__(self, comm, w, rate=0.7, momentum=0.9):
-        self.comm, self.rate, self.momentum = comm, rate, momentum
+        self.rate, self.momentum = rate, momentum
         self.whole, self.velocity = w.copy(), np.zeros_like(w)
+        self.way = Place(comm, len(w) + 1, w.dtype)
+        self.sums = self.way.sums([slice(0, len(w) + 1)])
         self.samples = 0.0  # of this rank, since
 
     def took(self, samples):
@@ -42,13 +46,11 @@ class Outer:
         ----------
         w : (n,) float array, this rank's parameters; the new ones replace them
         """
-        from mpi4py import MPI
-
-        way = np.empty(len(w) + 1, w.dtype)
+        way = self.way.vector
         np.multiply(self.whole - w, w.dtype.type(self.samples), out=way[:-1])
         way[-1] = self.samples
-        if self.comm.size > 1:
-            self.comm.Allreduce(MPI.IN_PLACE, way)
+        self.sums.begin(0)
+        self.sums.finish()
         if way[-1] > 0:
             d = way[:-1] / way[-1]
             self.velocity *= w.dtype.type(self.momentum)

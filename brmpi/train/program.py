@@ -18,6 +18,7 @@ from brmpi.train import batches, buckets, cost, data, layers, nets, optimizers, 
 from brmpi.train.allreduce import GradientAllreduce
 from brmpi.train.local import Outer
 from brmpi.train.model import TILE, Model
+from brmpi.train.pace import Pace
 
 FIRST = 4096  # samples that the first row's loss is of
 GRAIN = 2.0**32  # losses are added up in integers of this part
@@ -42,7 +43,6 @@ class Training:
     shortcuts = ("comm",)
     time_unit = "epochs"
     cure = "a smaller rate may help"
-    busy = ("gradient",)
     chunk = CHUNK
 
     def __init__(self, case, comm, timers, backend):
@@ -69,7 +69,7 @@ class Training:
         self.net, self.parameters = self.model.net, self.model.parameters
         self.w[:] = self.net.initial(case.seed, self.real)
         self.optimizer = optimizers.optimizer(case.optimizer, case.momentum, case.decay)
-        rates = self._pace()
+        rates = self._rates()
         self.compute = min(case.batch, len(self.training)) / rates.sum()
         self.speeds, self.kind = (rates, "samples/s") if case.shares == "speed" else (np.ones(comm.size), "equal")
         self._agree()
@@ -83,6 +83,7 @@ class Training:
         if self.method == "local":
             self.outer = Outer(comm, self.w, case.outer_rate, case.outer_momentum)
         self.taken, self.tally = 0, np.zeros(3, np.int64)
+        self.pace = Pace(comm, self.speeds, (case.shares, case.balance) == ("speed", "measured"))
         self.best, self.waited, self.chosen = LARGE, 0, self.w.copy() if case.patience else None
         self.row, self.spent = {}, np.zeros(3)  # the last row, and seconds of sections up to it
         self.columns = self._columns()
@@ -133,7 +134,7 @@ class Training:
         self.reduce = GradientAllreduce(together, self.parameters, method, case.bucket, self.link, case.top, case.rank,
                                         case.seed)
 
-    def _pace(self):
+    def _rates(self):
         """Samples per second of each rank, by some micro-batches. Collective."""
         places = self.training[:max(1, min(max(self.case.micro, self.chunk), len(self.training)))]
         x, gradients = self.samples.rows(places), nets.views(np.empty_like(self.w), self.net.shapes)
@@ -148,15 +149,6 @@ class Training:
             count += 1
         rate = (count - 1) * len(places) / spent if count > 1 else len(places) / spent
         return np.array(self.comm.allgather(rate))
-
-    def lay_out(self, speeds):
-        """Share samples out by these speeds. Not collective.
-
-        Parameters
-        ----------
-        speeds : (ranks,) float64 > 0
-        """
-        self.speeds = speeds
 
     # ---- a step --------------------------------------------------------------------------------------------------
 
@@ -179,7 +171,7 @@ class Training:
         mine, whole = self._mine(places)
         count = sum(piece.stop - piece.start for piece in mine) if self.outer else len(places)
         scale, after = (1.0, 1 / count) if self.reduce.exact else (1 / max(count, 1), 1.0)
-        fits = False
+        fits, begin = False, self.timers.seconds.get("gradient", 0.0)
         while not fits:
             self.reduce.start(parts=len(mine), whole=whole, scale=after)
             with self.timers("gradient"):
@@ -193,6 +185,7 @@ class Training:
             self._meet(count)
         self.tally += tally
         self.taken += 1
+        self.speeds = self.pace(int(tally[2]), self.timers.seconds["gradient"] - begin)
         if self.case.patience and self.taken % self.order.steps == 0:
             self._consider()
 

@@ -7,8 +7,7 @@ come in a number of its own, which only it writes. Between machines the first ra
 
 import numpy as np
 
-from brmpi import partition
-from brmpi.train.buckets import wait
+from brmpi import mpi, partition
 
 LINE = 64  # bytes between two ranks' numbers: a cache line each
 CHUNK = 1 << 14  # elements that stay in a cache while they are summed
@@ -173,9 +172,9 @@ class Shared:
         if last < 0:
             return
         if self.machines == 1:
-            wait(lambda: self.poll() or self._came(SUMMED, last))
+            mpi.wait(lambda: self.poll() or self._came(SUMMED, last))
             return
-        wait(lambda: self.poll() or self.copied > last)
+        mpi.wait(lambda: self.poll() or self.copied > last)
         self._mark(COPIED, last)
         if self.rank == 0:  # whose vector the others copy from
-            wait(lambda: self._came(COPIED, last))
+            mpi.wait(lambda: self._came(COPIED, last))
