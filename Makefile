@@ -130,7 +130,7 @@ bench-linalg: install  ## products and LU beside ScaLAPACK, BLAS alone, fewer ra
 bench-montecarlo: install $(addprefix bench/c/build/,pi philox transport) .venv-peers/installed  ## sampling beside C, two ranks, other pools, and in a lab; needs root
 	@python -m brmpi.bench.montecarlo
 
-bench-train: install bench/c/build/allreduce $(VENV)/torch  ## sums of gradients beside C and gloo, training beside DDP, and in a lab; needs root
+bench-train: install bench/c/build/allreduce $(VENV)/torch  ## sums of gradients beside C and gloo, training beside DDP, a server, and a lab; needs root
 	@python -m brmpi.bench.train
 
 # PyTorch's build for processors alone, where there is one; else the usual one.

@@ -128,7 +128,7 @@ class Gathering:
         self.requests = [comm.Irecv(self.every[rank], rank) for rank in others]
         self.requests += [comm.Isend(self.sent, rank) for rank in others]
 
-    def Test(self):  # noqa: N802, as MPI has it
+    def Test(self):
         """Whether all have come."""
         self.requests = [request for request in self.requests if not request.Test()]
         return not self.requests

@@ -28,8 +28,6 @@ import os
 import shlex
 import time
 
-import numpy as np
-
 from brmpi import backends, command, mpi, replay
 from brmpi.balance import Balance
 from brmpi.errors import BadInput, BlewUp, Fault

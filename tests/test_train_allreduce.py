@@ -45,7 +45,8 @@ def test_the_average_is_weighted_by_samples(comm, assert_all, method, bucket):
 def test_double_precision(comm, assert_all, method):
     reduce = GradientAllreduce(comm, parts(0, 0, np.float64), method, 200)
     counts = [rank + 1 for rank in range(comm.size)]
-    error = off(reduce.average(parts(comm.rank, 0, np.float64), counts[comm.rank]), mean(comm.size, counts, 0, np.float64))
+    found = reduce.average(parts(comm.rank, 0, np.float64), counts[comm.rank])
+    error = off(found, mean(comm.size, counts, 0, np.float64))
     assert_all(error < 1e-14, error)
 
 

@@ -97,7 +97,7 @@ def test_the_first_sample_that_is_not_finite_is_named(alone):
     x = X.copy()
     x[7, 2] = np.nan
     samples = data.Samples(x, Y, ["1"], "some.h5")
-    with pytest.raises(BadInput, match="some.h5: sample 7 holds"):
+    with pytest.raises(BadInput, match=r"some\.h5: sample 7 holds"):
         data.scaling(alone, samples, np.arange(12), "standard")
     data.scaling(alone, samples, np.arange(7), "standard")
 
@@ -120,7 +120,8 @@ def test_scaling_is_that_of_the_samples_trained_on(alone):
     assert (mean[5], deviation[5]) == (4.0, 1.0)  # what never changes is only moved
     mean, deviation = data.scaling(alone, samples, places, "whole")
     every = samples.inputs[places]
-    assert set(mean) == {mean[0]} and mean[0] == pytest.approx(every.mean()) and deviation[0] == pytest.approx(every.std())
+    assert set(mean) == {mean[0]} and mean[0] == pytest.approx(every.mean())
+    assert deviation[0] == pytest.approx(every.std())
     assert data.scaling(alone, samples, places, "none")[1].tolist() == [1.0] * 6
 
 

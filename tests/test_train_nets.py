@@ -1,15 +1,18 @@
 """Networks and optimizers: gradients beside finite differences, updates beside the formulas, shapes, classes."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
+from brmpi.kernels import descent
 from brmpi.train import layers, nets, optimizers
 
 NETS = [
     (lambda: nets.softmax((5,), 3), (5,), 3), (lambda: nets.mlp((4, 3), 4, [7, 6]), (4, 3), 4),
-    (lambda: nets.conv((5, 6), 3, [2, 3], [7]), (5, 6), 3), (lambda: nets.conv((4, 4, 2), 2, [3, 2, 4], []), (4, 4, 2), 2),
+    (lambda: nets.conv((5, 6), 3, [2, 3], [7]), (5, 6), 3),
+    (lambda: nets.conv((4, 4, 2), 2, [3, 2, 4], []), (4, 4, 2), 2),
     (lambda: nets.conv((1, 3), 2, [2, 2], [3]), (1, 3), 2),
 ]
 
@@ -100,7 +103,7 @@ def test_optimizers_follow_their_formulas_and_slices_do_as_the_whole(name, decay
     found = []
     for cuts in ([0, 9], [0, 2, 2, 7, 9]):
         w = start.copy()
-        for a, b in zip(cuts, cuts[1:]):
+        for a, b in pairwise(cuts):
             one = optimizers.optimizer(name, 0.8, decay)
             state = {key: np.zeros(b - a) for key in one.names}
             for step, gradient in enumerate(gradients):
@@ -118,7 +121,7 @@ def test_without_momentum_there_is_no_state():
 
 
 def test_long_vectors_are_updated_whole():
-    n = 2 * optimizers.CHUNK + 5
+    n = 2 * descent.CHUNK + 5
     w, g = np.zeros(n, np.float32), np.ones(n, np.float32)
     one = optimizers.optimizer("adam", 0, 0)
     one.update(w, g, {name: np.zeros(n, np.float32) for name in one.names}, 0.1, 0)
@@ -133,3 +136,18 @@ def test_schedules(schedule, half, end):
 
     assert rate(0) == 2.0 and rate(5) == pytest.approx(2 * half) and rate(10) == pytest.approx(2 * end, abs=1e-12)
     assert rate(1, warmup=2.0) == 1.0 and rate(2, warmup=2.0) == 2.0 and 0 < rate(0, warmup=2.0) < 0.01
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+@pytest.mark.parametrize("decay", [0.0, 0.01])
+def test_versions_of_a_step_agree_bit_for_bit(real, decay):
+    rng = np.random.default_rng(9)
+    w, g, m, v = rng.standard_normal((4, 1003)).astype(real)
+    found = []
+    for backend in ("numpy", "numba"):
+        one = [w.copy(), m.copy(), np.abs(v)]
+        descent.adam(one[0], g, one[1], one[2], 1e-3, 0.9, 0.999, 1.7, 1e-8, decay, 1 - decay, backend)
+        two = [w.copy(), m.copy()]
+        descent.sgd(two[0], g, two[1], 0.1, 0.9, decay, bool(decay), backend)
+        found.append([values.tobytes() for values in one + two])
+    assert found[0] == found[1]

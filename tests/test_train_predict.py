@@ -15,7 +15,8 @@ def net(tmp_path):
     made = nets.mlp((4, 3), 3, [8])
     rng = np.random.default_rng(3)
     w = rng.standard_normal(made.size).astype(np.float32)
-    found = model.Model("mlp", (4, 3), ["ant", "cat", "dog"], {"hidden": [8]}, w, rng.random((4, 3)), 1 + rng.random((4, 3)))
+    mean, factor = rng.random((4, 3)), 1 + rng.random((4, 3))
+    found = model.Model("mlp", (4, 3), ["ant", "cat", "dog"], {"hidden": [8]}, w, mean, factor)
     (tmp_path / "run").mkdir()
     found.save(tmp_path / "run/model.h5")
     return found
@@ -67,7 +68,8 @@ def test_what_is_refused(tmp_path, monkeypatch, net, x):
     data.write("other.h5", x[:, :3])
     x[5, 1, 1] = np.inf
     data.write("broken.h5", x)
-    for words, sentence in ((["nothing", "some.h5"], "nothing: holds no model.h5"), (["run", "nothing.h5"], "no such file"),
+    for words, sentence in ((["nothing", "some.h5"], "nothing: holds no model.h5"),
+                            (["run", "nothing.h5"], "no such file"),
                             (["run", "other.h5"], r"samples have shape \(3, 3\): the network of run takes \(4, 3\)"),
                             (["run", "broken.h5"], "1 samples hold numbers that are not finite"),
                             (["run", "some.h5", "--out", "some.h5"], "is there already"),

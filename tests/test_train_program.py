@@ -79,7 +79,8 @@ def test_loss_curves_are_those_of_one_rank(comm, alone, assert_all, name, more):
     bits = more.get("comm", "fixed") == "fixed"
     close = 1e-11 if "precision" in more else 2e-4
     for key, value in wanted.items():
-        assert_all(mine[key] == value if bits else abs(mine[key] - value) <= close * max(abs(value), 1), f"{key} {mine[key]}")
+        same = mine[key] == value if bits else abs(mine[key] - value) <= close * max(abs(value), 1)
+        assert_all(same, f"{key} {mine[key]}")
     assert_all(np.array_equal(program.w, single.w) if bits else np.allclose(program.w, single.w, atol=20 * close))
     assert_all(np.array_equal(program.w, comm.bcast(program.w)), "ranks differ")
 
@@ -117,7 +118,8 @@ def test_a_state_goes_on_to_the_same_bits(comm, assert_all, more):
 
 def test_killed_and_gone_on_with_on_other_ranks_to_the_same_bits(tmp_path, launch):
     words = keys("mlp", epochs=20, sample=50)
-    command = mpirun_command(2, sys.executable, "-m", "brmpi.train.mlp", *words, "--set", "checkpoint=0", "--out", "run")
+    command = mpirun_command(2, sys.executable, "-m", "brmpi.train.mlp", *words, "--set", "checkpoint=0",
+                             "--out", "run")
     process = subprocess.Popen(command, cwd=tmp_path, env=environment(), start_new_session=True,
                                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 60
@@ -151,7 +153,8 @@ def test_stopped_and_gone_on_with_to_the_same_bits(tmp_path, launch):
 
 
 def test_it_stops_early_and_keeps_the_best(tmp_path, launch):
-    words = keys("softmax", data="breast-cancer", epochs=500, rate=0.3, validation=0.25, patience=3, schedule="constant")
+    words = keys("softmax", data="breast-cancer", epochs=500, rate=0.3, validation=0.25, patience=3,
+                 schedule="constant")
     done = launch(2, "-m", "brmpi.train.softmax", *words, "--out", "run")
     assert done.returncode == 0, done.stderr
     found, rows = about(tmp_path / "run"), diagnostics.read(tmp_path / "run/diagnostics.h5")
@@ -210,10 +213,11 @@ def test_pictures_show_curves_and_mistakes(launch, tmp_path):
     ("mlp", ["--set", "comm=fast"], "comm = 'fast': must be one of auto, fixed, plain"),
     ("mlp", ["--comm", "topk", "--set", "zero=true"], "zero = true: gradients must be averaged by fixed or plain"),
     ("mlp", ["--set", "patience=3"], "patience = 3: needs validation > 0"),
-    ("mlp", ["--set", "hidden=0"], "hidden[0] = 0: must be >= 1"), ("mlp", ["--set", "rate=0"], "rate = 0: must be > 0"),
+    ("mlp", ["--set", "hidden=0"], "hidden[0] = 0: must be >= 1"),
+    ("mlp", ["--set", "rate=0"], "rate = 0: must be > 0"),
     ("mlp", ["--epochs", "-1"], "--epochs -1"), ("conv", ["--set", "data=wine"], "must be images"),
-    ("conv", ["--set", "channels=[]"], "channels has no value"), ("mlp", ["--set", "test=0.8", "--set", "validation=0.2"],
-                                                                  "leaves less than a tenth"),
+    ("conv", ["--set", "channels=[]"], "channels has no value"),
+    ("mlp", ["--set", "test=0.8", "--set", "validation=0.2"], "leaves less than a tenth"),
     ("softmax", ["--set", "data=wine", "--set", 'augment=["flip"]'], "only images can be moved or turned"),
     ("mlp", ["--comm", "float16", "--set", "precision=float64"], "fewer bits than precision = float64"),
 ])
@@ -242,8 +246,8 @@ def test_compression_reaches_the_same_accuracy(launch, tmp_path):
     for method in ("fixed", "float16", "bfloat16", "topk", "powersgd", "local"):
         for seed in range(5):
             name = f"{method}-{seed}"
-            done = launch(2, "-m", "brmpi.train.mlp", "--comm", method, "--set", f"seed={seed}", "--out", name, "--quiet",
-                          timeout=300)
+            done = launch(2, "-m", "brmpi.train.mlp", "--comm", method, "--set", f"seed={seed}", "--out", name,
+                          "--quiet", timeout=300)
             assert done.returncode == 0, done.stderr
             rows = diagnostics.read(tmp_path / name / "diagnostics.h5")
             found.setdefault(method, []).append(rows["test_accuracy"][-1])

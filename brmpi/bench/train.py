@@ -1,13 +1,17 @@
-"""Sums of gradients beside C and gloo, training beside PyTorch's DDP, and five unequal hosts of a lab beside one."""
+"""Sums of gradients beside C and gloo, training beside PyTorch's DDP, a server, and five unequal hosts of a lab."""
 
 import argparse
 import contextlib
 import importlib.util
 import os
 import re
+import shutil
+import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from brmpi import speeds
 from brmpi.bench import report
@@ -15,15 +19,18 @@ from brmpi.bench.lab import ALONE, INVENTORY, ask
 from brmpi.cluster.lab import Lab
 from brmpi.errors import Fault
 
-PARTS = ("sums", "steps", "lab")
+PARTS = ("sums", "steps", "serve", "lab")
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 PEER = [sys.executable, "-m", "brmpi.bench.trainpeer"]
 MPIRUN = ["mpirun", "--bind-to", "core", "-np", "2"]
-TRAINING = (("mlp plain numpy", ("mlp", "plain")), ("mlp fixed numpy", ("mlp", "fixed")), ("mlp adapter torch", ("adapter",)))
+TRAINING = (("mlp plain numpy", ("mlp", "plain")), ("mlp fixed numpy", ("mlp", "fixed")),
+            ("mlp adapter torch", ("adapter",)))
 START = "shellfish"  # where jobs in the lab are started
-SCENES = (("weighted auto", "speed", "auto"), ("weighted plain", "speed", "plain"), ("weighted fixed", "speed", "fixed"),
-          ("equal plain", "equal", "plain"))
-BARS = {("allreduce float32", "c"): (0.9, 10**6), ("mlp plain numpy", "ddp"): (1.0, 0), ("mlp adapter torch", "ddp"): (1.0, 0),
+SCENES = (("weighted auto", "speed", "auto"), ("weighted plain", "speed", "plain"),
+          ("weighted fixed", "speed", "fixed"), ("equal plain", "equal", "plain"))
+BARS = {("allreduce float32", "c"): (0.9, 10**6), ("mlp plain numpy", "ddp"): (1.0, 0),
+        ("mlp adapter torch", "ddp"): (1.0, 0),
+        ("serve mlp json", "limit"): (1.0, 0), ("serve latency p99", "limit"): (1.0, 0),
         ("conv weighted auto", "summed"): (0.85, 0)}
 
 
@@ -43,8 +50,8 @@ def said(command, **more):
     ------
     Fault : it failed
     """
-    done = subprocess.run(list(map(str, command)), env={**os.environ, **more}, capture_output=True, text=True, timeout=600,
-                          stdin=subprocess.DEVNULL)
+    done = subprocess.run(list(map(str, command)), env={**os.environ, **more}, capture_output=True, text=True,
+                          timeout=600, stdin=subprocess.DEVNULL)
     if done.returncode:
         raise Fault(f"{' '.join(map(str, command))} failed:\n{done.stderr[-3000:]}")
     return done.stdout
@@ -68,7 +75,8 @@ def under_gloo(*words):
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    env = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+           "GLOO_SOCKET_IFNAME": "lo"}
     made = [subprocess.Popen([*PEER, *map(str, words)], env={**env, "RANK": str(rank)}, stdout=subprocess.PIPE,
                              stderr=subprocess.PIPE, text=True) for rank in range(2)]
     try:
@@ -114,8 +122,8 @@ def sums(repeats):
     rows = []
     for against, found in (("c", c), ("gloo", theirs)):
         if None not in found:
-            rows += [report.row("allreduce float32", size, 2, [4 * size / one[size] for one in ours], "bytes/s", against,
-                                [4 * size / one[size] for one in found]) for size in SIZES]
+            rows += [report.row("allreduce float32", size, 2, [4 * size / one[size] for one in ours], "bytes/s",
+                                against, [4 * size / one[size] for one in found]) for size in SIZES]
     return rows
 
 
@@ -141,7 +149,8 @@ def steps(repeats):
     list of dict, from ``report.row``
     """
     if not has_torch():
-        print("bench-train: PyTorch is not installed (pip install brmpi[torch]): nothing to train beside", file=sys.stderr)
+        print("bench-train: PyTorch is not installed (pip install brmpi[torch]): its rows are left out",
+              file=sys.stderr)
         return []
     found, peer = {what: [] for what, _ in TRAINING}, []
     for _ in range(repeats):
@@ -149,6 +158,48 @@ def steps(repeats):
         for what, words in TRAINING:
             found[what].append(float(said([*MPIRUN, *PEER, *words])))
     return [report.row(what, "64-512-512-10", 2, values, "samples/s", "ddp", peer) for what, values in found.items()]
+
+
+def serve(repeats, seconds=10):
+    """Requests per second of the server of a digits perceptron, and their 99th percentile, by wrk over 32 connections.
+
+    Parameters
+    ----------
+    repeats : int
+    seconds : int, of each measurement
+
+    Returns
+    -------
+    list of dict, from ``report.row``: latencies as their inverse, against 50 ms
+    """
+    if not shutil.which("wrk"):
+        print("bench-train: wrk is not installed (apt-get install wrk): the server is left out", file=sys.stderr)
+        return []
+    rates, latencies = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        run, script = f"{folder}/run", f"{folder}/digit.lua"
+        said([sys.executable, "-m", "brmpi.train.mlp", "--epochs", "5", "--out", run, "--quiet"])
+        pixels = ",".join(str(i % 17) for i in range(64))
+        Path(script).write_text(f"wrk.method = 'POST'\nwrk.headers['Content-Type'] = 'application/json'\n"
+                                f"wrk.body = '{{\"inputs\": [{pixels}]}}'\n", encoding="utf-8")
+        server = subprocess.Popen(["mpirun", "--bind-to", "none", "-np", "2", sys.executable, "-m", "brmpi.train.serve",
+                                   run, "--port", "0"], stdout=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL)
+        try:
+            address = re.search(r"http://\S+/predict", server.stdout.readline()).group(0)
+            for _ in range(repeats):
+                told = said(["wrk", "-t1", "-c32", f"-d{seconds}s", "--latency", "-s", script, address])
+                if "Non-2xx" in told:
+                    raise Fault(f"the server refused requests:\n{told}")
+                rates.append(float(re.search(r"Requests/sec:\s+(\S+)", told).group(1)))
+                number, unit = re.search(r"99%\s+([\d.]+)(us|ms|s)", told).groups()
+                latencies.append(float(number) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[unit])
+        finally:
+            server.send_signal(signal.SIGUSR2)
+            server.wait(30)
+    count = len(rates)
+    return [report.row("serve mlp json", "32 connections", 2, rates, "requests/s", "limit", [1000.0] * count),
+            report.row("serve latency p99", "32 connections", 2, [1 / one for one in latencies], "1/s", "limit",
+                       [20.0] * count)]
 
 
 def lab(repeats, epochs):
@@ -167,9 +218,11 @@ def lab(repeats, epochs):
         ask(made, START, "brmpi", "hostfiles")
 
         def _rate(*on, epochs=epochs, **keys):
-            words = [word for key, value in {"batch": 512, "epochs": epochs, "sample": 10**6, "test": 0.0, **keys}.items()
+            told = {"batch": 512, "epochs": epochs, "sample": 10**6, "test": 0.0, **keys}
+            words = [word for key, value in told.items()
                      for word in ("--set", f"{key}={value}")]
-            told = ask(made, START, "brmpi", "run", *on, "brmpi.train.conv", "--out", "/shared/bench", "--overwrite", *words)
+            told = ask(made, START, "brmpi", "run", *on, "brmpi.train.conv", "--out", "/shared/bench", "--overwrite",
+                       *words)
             methods.append(re.search(r"communication: (\w+)", told))
             return float(re.search(r"steps in .* ranks?, (\S+) samples/s", told).group(1))
 
@@ -204,13 +257,14 @@ def wrong(rows):
     for row in rows:
         bar, least = BARS.get((row["what"], row["against"]), (0, 0))
         if row["ratio"] < bar and (not least or row["size"] >= least):
-            found.append(f"{row['what']} {row['size']} reaches {row['ratio']:.2f} of {row['against']}: must be >= {bar}")
+            found.append(f"{row['what']} {row['size']} reaches {row['ratio']:.2f} of {row['against']}: "
+                         f"must be >= {bar}")
     return found
 
 
 def _part(row):
     """The part of the benchmark that a row is of."""
-    return {"allreduce": "sums", "mlp": "steps", "conv": "lab"}[row["what"].partition(" ")[0]]
+    return {"allreduce": "sums", "mlp": "steps", "serve": "serve", "conv": "lab"}[row["what"].partition(" ")[0]]
 
 
 def main(argv=None):
@@ -226,7 +280,7 @@ def main(argv=None):
     parser.add_argument("--only", choices=PARTS, help="one part; what is published of the others stays")
     options = parser.parse_args(argv)
     parts = {"sums": lambda: sums(options.repeats), "steps": lambda: steps(options.repeats),
-             "lab": lambda: lab(min(options.repeats, 3), options.epochs)}
+             "serve": lambda: serve(options.repeats), "lab": lambda: lab(min(options.repeats, 3), options.epochs)}
     kept = report.last("train").get("rows", []) if options.only else []
     rows = []
     for part, measure in parts.items():

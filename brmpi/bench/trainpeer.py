@@ -34,7 +34,12 @@ def gloo_world():
 
 
 def timed(call, calls, barrier, slowest):
-    """The median over calls of the slowest rank's seconds."""
+    """The median over calls of the slowest rank's seconds.
+
+    Parameters
+    ----------
+    call, calls, barrier, slowest : as there
+    """
     times = []
     for number in range(-3, calls):
         barrier()
@@ -47,7 +52,12 @@ def timed(call, calls, barrier, slowest):
 
 
 def sums(sizes):
-    """Sums of one gradient of each size by ``GradientAllreduce``."""
+    """Sums of one gradient of each size by ``GradientAllreduce``.
+
+    Parameters
+    ----------
+    sizes : as there
+    """
     from mpi4py import MPI
 
     from brmpi.train.allreduce import GradientAllreduce
@@ -68,7 +78,12 @@ def sums(sizes):
 
 
 def gloo(sizes):
-    """The same by gloo."""
+    """The same by gloo.
+
+    Parameters
+    ----------
+    sizes : as there
+    """
     import torch
 
     dist, rank, _, barrier = gloo_world()
@@ -86,7 +101,12 @@ def gloo(sizes):
 
 
 def rate(step, size, barrier):
-    """Samples per second of all ranks, the median of some rounds."""
+    """Samples per second of all ranks, the median of some rounds.
+
+    Parameters
+    ----------
+    step, size, barrier : as there
+    """
     for i in range(BATCHES):
         step(i)
     found = []
@@ -101,7 +121,12 @@ def rate(step, size, barrier):
 
 
 def mlp(method):
-    """brmpi's own perceptron, on random samples."""
+    """brmpi's own perceptron, on random samples.
+
+    Parameters
+    ----------
+    method : as there
+    """
     import tempfile
     from pathlib import Path
 
@@ -117,14 +142,19 @@ def mlp(method):
             np.savez(file, x=rng.standard_normal((count, WIDTH), np.float32), y=rng.integers(0, CLASSES, count))
         keys = {"data": comm.bcast(str(file)), "test": 0.0, "hidden": f"[{HIDDEN}, {HIDDEN}]", "batch": BATCH * size,
                 "optimizer": "sgd", "comm": method, "micro": 64}
-        made = mlp.Mlp(case.load(mlp.Case, None, [(key, str(value)) for key, value in keys.items()]), comm, mpi.Timers(),
-                       "auto")
+        told = case.load(mlp.Case, None, [(key, str(value)) for key, value in keys.items()])
+        made = mlp.Mlp(told, comm, mpi.Timers(), "auto")
         barrier()
     return rate(lambda i: made.step(), size, barrier), rank
 
 
 def perceptron(wrap, size):
-    """PyTorch's perceptron under a wrapper: a step of SGD."""
+    """PyTorch's perceptron under a wrapper: a step of SGD.
+
+    Parameters
+    ----------
+    wrap, size : as there
+    """
     import torch
 
     torch.set_num_threads(1)

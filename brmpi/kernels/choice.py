@@ -26,7 +26,7 @@ from brmpi.errors import BadInput
 from brmpi.kernels import BACKENDS, has_numba, opencl, threads
 
 SCHEMA = 1
-EXACT = ("philox", "ising", "clusters", "transport", "percolation", "fixedpoint")  # modules whose versions agree bit for bit
+EXACT = ("philox", "ising", "clusters", "transport", "percolation", "fixedpoint", "descent")  # agree bit for bit
 
 
 def _number(value):

@@ -25,8 +25,8 @@ def add(values, scale, limit, sums, backend="auto"):
     ValueError : types that do not belong together
     """
     if (values.dtype, sums.dtype) not in (("f4", "i4"), ("f8", "i8")) or values.shape != sums.shape:
-        raise ValueError(f"values are {values.dtype} {values.shape}, sums {sums.dtype} {sums.shape}: must be float32 and "
-                         "int32, or float64 and int64, of one length")
+        raise ValueError(f"values are {values.dtype} {values.shape}, sums {sums.dtype} {sums.shape}: must be float32 "
+                         "and int32, or float64 and int64, of one length")
     largest = choice.run("fixedpoint add", max(1, values.size), backend, _add, "add", values, scale, limit, sums)
     return float(largest) if largest <= np.finfo(values.dtype).max else np.inf
 

@@ -40,7 +40,8 @@ from brmpi.results import disk
 MOST = 10**8  # inputs
 SAVED = 2.0  # seconds between writings
 PATIENCE = 10.0  # seconds that tasks have after a wish to stop
-NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)")  # not 007
+NUMBER = re.compile(  # not 007
+    r"[+-]?((0|[1-9][0-9]*)(\.[0-9]*)?([eE][+-]?[0-9]+)?|\.[0-9]+([eE][+-]?[0-9]+)?|inf|nan)")
 FORMAT = "brmpi map 1"
 
 
@@ -197,8 +198,8 @@ class Answers:
                 if len(file["done"]) != self.count:
                     raise BadInput(f"--out {self.path}: is of {len(file['done'])} inputs: there are {self.count}")
                 if file.attrs.get("about", self.about) != self.about:
-                    raise BadInput(f"--out {self.path}: is of other inputs, or of another function: there is nothing to "
-                                   "go on with")
+                    raise BadInput(f"--out {self.path}: is of other inputs, or of another function: there is nothing "
+                                   "to go on with")
                 self.done[:], self.seconds[:] = file["done"][:], file["seconds"][:]
                 data, plain = file["results"], h5py.check_string_dtype(file["results"].dtype) is None
                 for index in np.flatnonzero(self.done):
@@ -301,8 +302,8 @@ class _Saver:
         if self.stop.asked:
             self.asked = self.asked or now
             if now - self.asked > PATIENCE:
-                print(f"map: stopped while tasks were out, which took longer than {PATIENCE:g} s more: --restart does them "
-                      "again", file=sys.stderr, flush=True)
+                print(f"map: stopped while tasks were out, which took longer than {PATIENCE:g} s more: --restart does "
+                      "them again", file=sys.stderr, flush=True)
                 from mpi4py import MPI
 
                 MPI.COMM_WORLD.Abort(command.STOPPED)

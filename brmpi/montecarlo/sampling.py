@@ -111,7 +111,8 @@ class Sampling:
         if size < 1 or size % multiple:
             raise ValueError(f"size = {size}: must be a multiple of {multiple}, and > 0")
         if samples < 0 or len(speeds) != comm.size:
-            raise ValueError(f"samples = {samples}, {len(speeds)} speeds: must be >= 0, and one for each of {comm.size} ranks")
+            raise ValueError(f"samples = {samples}, {len(speeds)} speeds: must be >= 0, and one for each of "
+                             f"{comm.size} ranks")
         self.comm, self.estimator, self.size = comm, estimator, size
         self.samples = samples
         whole, last = (samples // size, -(-samples // size)) if samples else (CLOSED, CLOSED)

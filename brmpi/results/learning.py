@@ -10,7 +10,7 @@ LONG = 14  # letters of a class's name
 
 
 def draw(table, meshes, classes, title):
-    """Loss and accuracy over epochs; below them the confusion matrix, and samples that were mistaken if they are images.
+    """Loss and accuracy over epochs; below them the confusion matrix, and samples that were mistaken.
 
     Parameters
     ----------
@@ -74,7 +74,8 @@ def _confusion(axes, counts, classes):
         axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
     share = np.trace(counts) / max(counts.sum(), 1)
-    axes.set(xlabel="taken for", ylabel="label", title=f"test: {np.trace(counts)} of {counts.sum()} right ({share:.2%})")
+    axes.set(xlabel="taken for", ylabel="label",
+             title=f"test: {np.trace(counts)} of {counts.sum()} right ({share:.2%})")
 
 
 def _mistakes(sheet, meshes, classes):

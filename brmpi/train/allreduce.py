@@ -51,8 +51,8 @@ class GradientAllreduce:
             raise ValueError(f"method = {method!r}: known are {', '.join(METHODS[:-1])}")
         kinds = {np.dtype(one.dtype) for one in parameters}
         if len(kinds) != 1 or not kinds <= {np.dtype("f4"), np.dtype("f8")}:
-            raise ValueError(f"parameters are {', '.join(sorted(map(str, kinds))) or 'none'}: must be all float32 or all "
-                             "float64")
+            raise ValueError(f"parameters are {', '.join(sorted(map(str, kinds))) or 'none'}: must be all float32 or "
+                             "all float64")
         self.comm, self.method, self.exact = comm, method, method == "fixed"
         self.shapes = [one.shape for one in parameters]
         self.places, total = layout(self.shapes)
@@ -95,8 +95,8 @@ class GradientAllreduce:
 
         Parameters
         ----------
-        samples : int, of this rank, whose gradients are means; None where they are parts of what is to be summed. A rank
-            without samples has no gradients, and is not to say that one is ready
+        samples : int, of this rank, whose gradients are means; None where they are parts of what is to be summed. A
+            rank without samples has no gradients, and is not to say that one is ready
         total : int, samples of all ranks; found out meanwhile, if None
         parts : int, how many gradients of each parameter this rank will be ready with; they are added up
         whole : int, parts of all ranks; only "fixed" asks for it
@@ -197,7 +197,7 @@ class GradientAllreduce:
         return fits
 
     def again(self):
-        """Do a step again that had no room, where ``gradients`` still hold what this rank was ready with. Collective."""
+        """Do a step again that had no room, while ``gradients`` hold what this rank was ready with. Collective."""
         alone = self.parts == 0
         self.start(parts=0 if alone else 1, whole=self.comm.size, scale=self.scale)
         if not alone:

@@ -44,8 +44,8 @@ class Conv(Training):
 
     def _images(self, case):
         if len(self.samples.shape) not in (2, 3):
-            raise BadInput(f"data = {case.data!r}: samples have shape {self.samples.shape}: must be images, (height, width) "
-                           "or (height, width, channels)")
+            raise BadInput(f"data = {case.data!r}: samples have shape {self.samples.shape}: must be images, (height, "
+                           "width) or (height, width, channels)")
         super()._images(case)
 
 

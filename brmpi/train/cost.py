@@ -7,7 +7,7 @@ import numpy as np
 
 SMALL, LARGE = 2, 1 << 18  # float32s that the two are measured with
 REPEATS = 5
-SMALL_ENOUGH = 0.1  # of a step's computing, below which a method that loses nothing is taken
+SMALL_ENOUGH = 0.05  # of a step's computing, below which a method that loses nothing is taken
 HALF_RATE = 2e8  # numbers a second that are coded and decoded in 16 bits
 
 

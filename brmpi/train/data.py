@@ -1,4 +1,4 @@
-"""Samples and their labels: sets that scikit-learn brings, or any HDF5 or npz file, in memory or read as they are needed.
+"""Samples and their labels: sets that scikit-learn brings, or any HDF5 or npz file, in memory or read when needed.
 
 What fits is read once by the root and sent to all ranks, so that only the root needs the file. A larger HDF5 file stays
 where it is, and each rank reads the rows that it needs.
@@ -336,8 +336,8 @@ def _opened(comm, path, key, shape, size):
         why = socket.gethostname()
     lacking = sorted({host for host in comm.allgather(why) if host})
     if lacking:
-        raise BadInput(f"{path}: is too large to be sent round (memory), and not to be read on {', '.join(lacking)}: copy "
-                       "it there (brmpi sync), or raise memory")
+        raise BadInput(f"{path}: is too large to be sent round (memory), and not to be read on {', '.join(lacking)}: "
+                       "copy it there (brmpi sync), or raise memory")
     return dataset
 
 
@@ -357,7 +357,7 @@ def split(labels, fraction, seed, purpose="split"):
     """
     words = Stream(seed, purpose).words(0, len(labels))
     classes, counts = np.unique(labels, return_counts=True)
-    total = int(round(fraction * len(labels)))
+    total = round(fraction * len(labels))
     takes = partition.shares(total, counts) if total else np.zeros(len(classes), int)
     aside = np.zeros(len(labels), bool)
     for one, take in zip(classes, takes):

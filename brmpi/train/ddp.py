@@ -6,8 +6,8 @@
         loss(model(x), y).backward()          # gradients are averaged over all samples of all ranks when this returns
         optimizer.step()
 
-Under mpirun, without a process group. Where PyTorch's own wrapper takes the mean of the ranks' means, this one takes the
-mean over samples: ranks may have batches of different sizes.
+Under mpirun, without a process group. Where PyTorch's own wrapper takes the mean of the ranks' means, this one takes
+the mean over samples: ranks may have batches of different sizes.
 """
 
 import functools

@@ -3,6 +3,8 @@
 Fewer rounds than a ring has, with as many bytes: where machines are unequal and busy, each round waits for the slowest.
 """
 
+from itertools import pairwise
+
 import numpy as np
 
 from brmpi import mpi, partition
@@ -63,7 +65,12 @@ class Direct:
         return words
 
     def begin(self, number):
-        """As ``buckets.Plain.begin``."""
+        """As ``buckets.Plain.begin``.
+
+        Parameters
+        ----------
+        number : as there
+        """
         if number == 0:
             self.done = 0
         part, size = self.flat[self.buckets[number]], self.comm.size
@@ -73,7 +80,7 @@ class Direct:
             return
         counts = partition.equal(len(part), size)
         ends = partition.offsets(counts)
-        sent = part if not self.head else np.concatenate([self.coded(part[a:b]) for a, b in zip(ends, ends[1:])])
+        sent = part if not self.head else np.concatenate([self.coded(part[a:b]) for a, b in pairwise(ends)])
         mine = int(counts[self.comm.rank]) + self.head
         got = np.empty((size, mine), sent.dtype)
         counts = counts + self.head

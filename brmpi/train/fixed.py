@@ -1,9 +1,9 @@
 """Gradients as whole multiples of powers of two: their sums are the same bits on any number of ranks and in any order.
 
-A gradient is a sum over micro-batches. Each is rounded to multiples of a power of two, one for each parameter, and added
-up in integers, which no order changes; they take as many bytes as the floats would. The power follows the largest number
-of the step before, eight times of which there is room for. Where a number has grown more than that, or at the first
-step, nothing is lost: the step is done again with the right one.
+A gradient is a sum over micro-batches. Each is rounded to multiples of a power of two, one for each parameter, and
+added up in integers, which no order changes; they take as many bytes as the floats would. The power follows the largest
+number of the step before, eight times of which there is room for. Where a number has grown more than that, or at the
+first step, nothing is lost: the step is done again with the right one.
 """
 
 import numpy as np

@@ -23,8 +23,8 @@ class Case:
                       at_most=0.9)
     validation: float = key(0.0, "part of the rest that decides when to stop early", at_least=0, at_most=0.9)
     split: int = key(-1, "seed of that choice; -1: seed", at_least=-1, at_most=2**63)
-    scale: str = key("auto", "inputs to mean 0 and deviation 1: each number by itself (standard), all together (whole); "
-                     "auto is whole for images", choices=("auto", *SCALES))
+    scale: str = key("auto", "inputs to mean 0 and deviation 1: each number by itself (standard), all together "
+                     "(whole); auto is whole for images", choices=("auto", *SCALES))
     augment: tuple[str, ...] = key((), "changes of inputs, drawn anew in each epoch", choices=AUGMENTATIONS)
     reach: int = key(1, "of shift", "pixels", at_least=1, at_most=64)
     noise: float = key(0.1, "deviation of noise", at_least=0)
@@ -52,7 +52,8 @@ class Case:
     sample: int = key(0, "steps between rows of diagnostics; 0: one each epoch", at_least=0, free=True)
     checkpoint: float = key(60.0, "running time between checkpoints", "s", at_least=0, free=True)
     seed: int = key(1, "seed of all random numbers", at_least=0, at_most=2**63)
-    shares: str = key("speed", "samples of each rank by measured speed, or equal", choices=("speed", "equal"), free=True)
+    shares: str = key("speed", "samples of each rank by measured speed, or equal", choices=("speed", "equal"),
+                      free=True)
     balance: str = key("measured", "shares anew where ranks' times differ, or static", choices=("measured", "static"),
                        free=True)
     io: str = key("root", "files are written by the root, or by all ranks", choices=("root", "mpio"), free=True)

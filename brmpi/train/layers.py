@@ -74,12 +74,22 @@ class Relu:
         self.out = tuple(shape)
 
     def forward(self, x, weights):
-        """As ``Dense.forward``; x is changed."""
+        """As ``Dense.forward``; x is changed.
+
+        Parameters
+        ----------
+        x, weights : as there
+        """
         np.maximum(x, 0, out=x)
         return x, x
 
     def backward(self, dy, kept, weights, gradients, wanted):
-        """As ``Dense.backward``; dy is changed."""
+        """As ``Dense.backward``; dy is changed.
+
+        Parameters
+        ----------
+        dy, kept, weights, gradients, wanted : as there
+        """
         dy *= kept > 0
         return dy
 
@@ -114,14 +124,24 @@ class Conv:
         return columns.reshape(n * height * width, -1)
 
     def forward(self, x, weights):
-        """As ``Dense.forward``, for (n, height, width, channels) images."""
+        """As ``Dense.forward``, for (n, height, width, channels) images.
+
+        Parameters
+        ----------
+        x, weights : as there
+        """
         columns = self._columns(x)
         y = columns @ weights[0]
         y += weights[1]
         return y.reshape(len(x), *self.out), (columns, x.shape)
 
     def backward(self, dy, kept, weights, gradients, wanted):
-        """As ``Dense.backward``."""
+        """As ``Dense.backward``.
+
+        Parameters
+        ----------
+        dy, kept, weights, gradients, wanted : as there
+        """
         columns, shape = kept
         flat = dy.reshape(-1, dy.shape[-1])
         np.matmul(columns.T, flat, out=gradients[0])
@@ -157,13 +177,23 @@ class Pool:
         return [x[:, row:height:2, column:width:2] for row in (0, 1) for column in (0, 1)]
 
     def forward(self, x, weights):
-        """As ``Conv.forward``."""
+        """As ``Conv.forward``.
+
+        Parameters
+        ----------
+        x, weights : as there
+        """
         a, b, c, d = self._quarters(x)
         y = np.maximum(np.maximum(a, b), np.maximum(c, d))
         return y, (x, y)
 
     def backward(self, dy, kept, weights, gradients, wanted):
-        """As ``Conv.backward``; of equal pixels the first has the gradient."""
+        """As ``Conv.backward``; of equal pixels the first has the gradient.
+
+        Parameters
+        ----------
+        dy, kept, weights, gradients, wanted : as there
+        """
         x, y = kept
         dx = np.zeros(x.shape, dy.dtype)
         left = np.ones(y.shape, bool)

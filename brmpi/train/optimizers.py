@@ -5,13 +5,7 @@ An optimizer has ``names``, the vectors of its state, and ``update``. Symbols ar
 
 import math
 
-import numpy as np
-
-CHUNK = 1 << 14  # numbers that stay in a cache while they are worked on
-
-
-def _chunks(count):
-    return [slice(i, min(i + CHUNK, count)) for i in range(0, count, CHUNK)]
+from brmpi.kernels import descent
 
 
 class Sgd:
@@ -39,15 +33,12 @@ class Sgd:
         rate : float, learning rate
         step : int, steps taken before
         """
-        v = state.get("velocity")
-        for part in _chunks(len(w)):
-            d = g[part] + w[part] * w.dtype.type(self.decay) if self.decay else g[part]
-            if v is not None:
-                here = v[part]
-                here *= w.dtype.type(self.momentum)
-                here += d
-                d = d + here * w.dtype.type(self.momentum) if self.nesterov else here
-            w[part] -= d * w.dtype.type(rate)
+        if self.names:
+            descent.sgd(w, g, state["velocity"], rate, self.momentum, self.decay, self.nesterov)
+        elif self.decay:
+            w -= (g + w * w.dtype.type(self.decay)) * w.dtype.type(rate)
+        else:
+            w -= g * w.dtype.type(rate)
 
 
 class Adam:
@@ -58,8 +49,6 @@ class Adam:
     decay : float >= 0
     decoupled : bool
     beta1, beta2, eps : float, as in the papers
-
-    Source: Kingma & Ba, arXiv 1412.6980, algorithm 1; Loshchilov & Hutter, arXiv 1711.05101, algorithm 2.
     """
 
     names = ("m", "v")
@@ -68,26 +57,16 @@ class Adam:
         self.decay, self.decoupled, self.beta1, self.beta2, self.eps = decay, decoupled, beta1, beta2, eps
 
     def update(self, w, g, state, rate, step):
-        """Take one step; as ``Sgd.update``."""
-        real = w.dtype.type
+        """Take one step; as ``Sgd.update``.
+
+        Parameters
+        ----------
+        w, g, state, rate, step : as there
+        """
         first, second = 1 - self.beta1 ** (step + 1), 1 - self.beta2 ** (step + 1)
-        size, eps = real(rate / first), real(self.eps)
-        m, v = state["m"], state["v"]
-        for part in _chunks(len(w)):
-            d, here = g[part], w[part]
-            if self.decay:
-                if self.decoupled:
-                    here *= real(1 - rate * self.decay)
-                else:
-                    d = d + here * real(self.decay)
-            m[part] *= real(self.beta1)
-            m[part] += d * real(1 - self.beta1)
-            v[part] *= real(self.beta2)
-            v[part] += d * d * real(1 - self.beta2)
-            root = np.sqrt(v[part])
-            root *= real(1 / math.sqrt(second))
-            root += eps
-            here -= m[part] / root * size
+        decay, shrink = (0.0, 1 - rate * self.decay) if self.decoupled else (self.decay, 1.0)
+        descent.adam(w, g, state["m"], state["v"], rate / first, self.beta1, self.beta2, 1 / math.sqrt(second),
+                     self.eps, decay, shrink)
 
 
 OPTIMIZERS = ("sgd", "nesterov", "adam", "adamw")

@@ -100,8 +100,8 @@ class Training:
     def _images(self, case):
         """Refuse what only images can be."""
         if {"shift", "flip"} & set(case.augment) and len(self.samples.shape) < 2:
-            raise BadInput(f"augment = {list(case.augment)}: samples of {case.data} have shape {self.samples.shape}: only "
-                           "images can be moved or turned")
+            raise BadInput(f"augment = {list(case.augment)}: samples of {case.data} have shape {self.samples.shape}: "
+                           "only images can be moved or turned")
 
     def _columns(self):
         names = ["step", "time", "loss", "accuracy"]
@@ -119,7 +119,7 @@ class Training:
         if not case.zero and case.precision == "float32":
             names += ["float16", "powersgd", "local"]
         names += [case.comm] if case.comm not in ("auto", *names) else []
-        thin = wires.Power(comm, self.w, self.net.shapes, self.net.places, case.rank, lambda first, count: np.zeros(count))
+        thin = wires.Power(comm, self.w, self.net.shapes, self.net.places, case.rank, lambda _, count: np.zeros(count))
         more = {"topk": {"fraction": case.top}, "local": {"every": case.local}, "powersgd": {"sent": thin.words()[0]}}
         messages = len(buckets.edges([place.stop for place in self.net.places[::-1]],
                                      case.bucket or buckets.size(self.link), self.real.itemsize))
@@ -164,6 +164,8 @@ class Training:
             few, sums = np.zeros(4, self.real), np.zeros(4, f"i{self.real.itemsize}")
             fixedpoint.add(few, 1.0, 1.0, sums, self.backend)
             fixedpoint.scaled(sums, 1.0, few, self.backend)
+        few = {name: np.zeros(4, self.real) for name in ("w", "g", *self.optimizer.names)}
+        self.optimizer.update(few["w"], few["g"], few, 0.0, 0)
 
     def step(self):
         """Take one step. Collective."""
@@ -346,7 +348,8 @@ class Training:
         """
         w = self.outer.whole if self.outer else self.w
         model = self.model
-        Model(model.kind, model.shape, model.classes, model.sizes, w, model.mean, model.factor).save(path / folder.MODEL)
+        kept = Model(model.kind, model.shape, model.classes, model.sizes, w, model.mean, model.factor)
+        kept.save(path / folder.MODEL)
 
     def about(self):
         """What run.json says of the shares, of the samples and of the communication."""
@@ -456,7 +459,8 @@ class Training:
         """
         self.w[:] = arrays["w"]
         self.tally[:] = arrays["tally"] if self.comm.rank == 0 else 0
-        self.taken, self.waited, self.best = int(arrays["progress"][0]), int(arrays["progress"][1]), arrays["progress"][2]
+        taken, waited, self.best = arrays["progress"]
+        self.taken, self.waited = int(taken), int(waited)
         shared, own = self.reduce.state()
         for name, values in shared.items():
             if f"reduce {name}" in arrays:

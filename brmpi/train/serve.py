@@ -40,8 +40,8 @@ def parsed(argv=None):
     """
     parser = Parser(prog="python -m brmpi.train.serve", description=__doc__.partition("\n")[0])
     parser.add_argument("run", metavar="RUN", help="folder of a training run, or its model.h5")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine alone); "
-                        f"any other needs a token, in {TOKEN} or --token-file")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine "
+                        f"alone); any other needs a token, in {TOKEN} or --token-file")
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free (default 8000)")
     parser.add_argument("--token-file", type=Path, metavar="FILE",
                         help="file with the token that requests have to bring (Authorization: Bearer …)")

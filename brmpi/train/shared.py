@@ -1,8 +1,8 @@
 """Sums over ranks of one machine in memory that they share, and between machines by one rank of each.
 
-Each rank's vector lies where the others of its machine see it. As soon as all have filled a bucket, each of them sums its
-own part of it, in the order of ranks, and writes the sum to all; nobody copies anything before. A rank says how far it has
-come in a number of its own, which only it writes. Between machines the first rank of each sums on, by MPI.
+Each rank's vector lies where the others of its machine see it. As soon as all have filled a bucket, each of them sums
+its own part of it, in the order of ranks, and writes the sum to all; nobody copies anything before. A rank says how far
+it has come in a number of its own, which only it writes. Between machines the first rank of each sums on, by MPI.
 """
 
 import numpy as np

@@ -189,7 +189,12 @@ class Door:
             raise HTTPException(401, "a token is needed: Authorization: Bearer …", {"www-authenticate": "Bearer"})
 
     async def predict(self, request):
-        """Classify samples."""
+        """Classify samples.
+
+        Parameters
+        ----------
+        request : starlette.requests.Request
+        """
         begin, code = time.perf_counter(), 500
         try:
             self._allow(request)
@@ -281,7 +286,12 @@ class Door:
         self.counts += 1
 
     async def health(self, request):
-        """Whether anybody can classify."""
+        """Whether anybody can classify.
+
+        Parameters
+        ----------
+        request : starlette.requests.Request
+        """
         crew = self.batcher.crew
         ok = bool(crew.left()) and not self.batcher.closing
         told = {"status": "ok" if ok else "lost", "run": self.name, "ranks": len(crew.left()),
@@ -289,12 +299,22 @@ class Door:
         return JSONResponse(told, 200 if ok else 503)
 
     async def home(self, request):
-        """What there is."""
+        """What there is.
+
+        Parameters
+        ----------
+        request : starlette.requests.Request
+        """
         return PlainTextResponse(f"{self.name}, served by brmpi {__version__}\nPOST /predict  {self._wanted()}, as "
                                  f'{{"inputs": …}} or npy\nGET /healthz /metrics /openapi.json\n')
 
     async def metrics(self, request):
-        """Counts and times, as Prometheus reads them."""
+        """Counts and times, as Prometheus reads them.
+
+        Parameters
+        ----------
+        request : starlette.requests.Request
+        """
         self._allow(request)
         return PlainTextResponse("\n".join(self._metrics()) + "\n", media_type="text/plain; version=0.0.4")
 
@@ -317,7 +337,12 @@ class Door:
                            [(f'{{rank="{rank}"}}', int(rank not in crew.lost)) for rank in ranks])
 
     async def openapi(self, request):
-        """A description that programs read."""
+        """A description that programs read.
+
+        Parameters
+        ----------
+        request : starlette.requests.Request
+        """
         width = int(np.prod(self.net.shape))
         answers = {code: {"description": why} for code, why in (
             ("400", "the body is neither JSON nor npy"), ("401", "a token is needed"), ("413", "the body is too large"),
@@ -329,7 +354,8 @@ class Door:
             "probabilities": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}},
             "classes": {"type": "array", "items": {"type": "string"}}}}
         binary = {NPY[0]: {"schema": {"type": "string", "format": "binary"}}}
-        body = {JSON: {"schema": {"type": "object", "required": ["inputs"], "properties": {"inputs": numbers}}}, **binary}
+        wanted = {"type": "object", "required": ["inputs"], "properties": {"inputs": numbers}}
+        body = {JSON: {"schema": wanted}, **binary}
         post = {"summary": "Classify samples", "requestBody": {"required": True, "content": body},
                 "responses": {"200": {"description": "classes and their probabilities",
                                       "content": {JSON: {"schema": result}, **binary}}, **answers}}
@@ -396,7 +422,8 @@ def serve(door, crew, options, token, name):
     async def _main():
         batcher = Batcher(crew, options.batch, options.wait / 1e3, options.queue)
         app = Door(batcher, crew.net, name, token, int(options.body * 1e6)).app()
-        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", server_header=False))
+        server = _Server(uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off",
+                                        server_header=False))
         loop, ends = asyncio.get_running_loop(), asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
             if signal.getsignal(number) != signal.SIG_IGN:

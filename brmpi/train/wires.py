@@ -65,14 +65,24 @@ class Half(Direct):
         self.kind = kind
 
     def coded(self, values):
-        """As ``Direct.coded``."""
+        """As ``Direct.coded``.
+
+        Parameters
+        ----------
+        values : as there
+        """
         largest = float(np.abs(values).max(initial=0))
         power = 0 if not 0 < largest < np.inf else int(np.clip(8 - np.frexp(largest)[1], -100, 100))
         head = np.array([power], np.int32).view(np.uint16)
         return np.concatenate([head, halved(np.ldexp(values.astype(np.float32, copy=False), power), self.kind)])
 
     def numbers(self, words):
-        """As ``Direct.numbers``."""
+        """As ``Direct.numbers``.
+
+        Parameters
+        ----------
+        words : as there
+        """
         power = int(words[:2].copy().view(np.int32)[0])
         return np.ldexp(doubled(words[2:], self.kind), -power)
 
@@ -100,7 +110,12 @@ class Top:
         self.left, self.open = np.zeros_like(flat), []
 
     def begin(self, number):
-        """As ``buckets.Plain.begin``."""
+        """As ``buckets.Plain.begin``.
+
+        Parameters
+        ----------
+        number : as there
+        """
         place = self.buckets[number]
         left = self.left[place]
         left += self.flat[place]
@@ -176,7 +191,12 @@ class Power:
         return sent + sum(place.stop - place.start for place in self.others), len(self.flat)
 
     def begin(self, number):
-        """Nothing: all is sent at the end."""
+        """Nothing: all is sent at the end.
+
+        Parameters
+        ----------
+        number : as there
+        """
 
     def poll(self):
         """Nothing."""

@@ -44,10 +44,14 @@ def work(comm, net):
 class Batch:
     """Samples that are with a rank.
 
-    Attributes
+    Parameters
     ----------
     number : int
     count : int, samples
+    request : of the message, and its buffer; None where the root has them
+
+    Attributes
+    ----------
     sent : float [s], by the monotonic clock
     """
 
