@@ -13,7 +13,7 @@ from brmpi.train import conv, mlp, softmax
 FOLDER = Path(__file__).parent.parent / "sims/train"
 PROGRAMS = {"digits-mlp": mlp.Mlp, "digits-conv": conv.Conv, "digits-local": mlp.Mlp, "wine": softmax.Softmax,
             "breast-cancer": mlp.Mlp}
-RIGHT = {"digits-mlp": 0.965, "digits-conv": 0.98, "digits-local": 0.96, "wine": 33 / 36, "breast-cancer": 0.94}
+RIGHT = {"digits-mlp": 0.965, "digits-conv": 0.98, "digits-local": 0.94, "wine": 33 / 36, "breast-cancer": 0.92}
 
 
 def test_every_case_is_known_and_says_what_it_shows():

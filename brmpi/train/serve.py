@@ -15,7 +15,7 @@ import socket
 import sys
 from pathlib import Path
 
-from brmpi import mpi, speeds
+from brmpi import command, mpi, speeds
 from brmpi.arguments import Parser
 from brmpi.errors import BadInput
 from brmpi.train import model, workers
@@ -160,7 +160,8 @@ def run(comm, argv=None):
     net.probabilities(net.mean[None])  # the first call takes longer
     comm.Barrier()
     if comm.rank:
-        workers.work(comm, net)
+        with command.Stop():  # the root hears of it, and says when there is nothing more
+            workers.work(comm, net)
         return 0
     door, secret, web = held
     crew = workers.Crew(comm, net, known, options.patience)
