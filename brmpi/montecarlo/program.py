@@ -163,9 +163,6 @@ def run(kind, comm, argv=None):
             multiple = getattr(program.estimator, "multiple", 1)
             if case.block % multiple:
                 raise BadInput(f"block = {case.block}: must be a multiple of {multiple}")
-            if case.dealing == "static" and case.seconds < math.inf:
-                raise BadInput(f"dealing = 'static': cannot be combined with seconds = {case.seconds:g}: what ranks "
-                               "did after the first that ends would be lost")
         with timers("start"):
             path = mpi.on_root(comm, command.claimed, kind.name, name, options, before, held)
             record = Record(comm, path, program, options, name, before, agreed)
