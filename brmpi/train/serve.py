@@ -117,7 +117,7 @@ def listening(host, port):
     """
     try:
         kind = socket.AF_INET6 if ":" in host else socket.AF_INET
-        made = socket.socket(kind)
+        made = socket.socket(kind, socket.SOCK_STREAM, socket.IPPROTO_TCP)  # named, or asyncio leaves TCP_NODELAY off
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         made.bind((host, port))
         made.listen(1024)
