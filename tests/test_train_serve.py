@@ -124,7 +124,7 @@ def test_answers_are_the_networks(server, net, ranks):
 
 
 def test_many_at_once_share_batches_and_ranks(server, net):
-    made = server(3, "--wait", "5")
+    made = server(3, "--wait", "5", "--batch", "8")
     x = np.random.default_rng(2).standard_normal((24, *SHAPE))
     wanted, wrong = net.probabilities(x), []
 
