@@ -173,6 +173,8 @@ def plan(kind, options):
         if new != was and not field.metadata["free"]:
             raise BadInput(f"{origin.get(field.name, path)}: {field.name} = {new}: the run in {path} has {was}, "
                            "and a restart cannot change it")
+    if hasattr(case, "resumed"):
+        case = case.resumed(before)
     return _possible(case), before.get("case_name", name), {**before, "path": str(path)}
 
 

@@ -123,6 +123,7 @@ def _loop(program, comm, journal, first, stop, timers, quiet, began):
                 journal.snapshot(step)
             bar.show(step, f"t = {step * case.dt:.6g} {program.time_unit}".rstrip())
     poll.close()
+    getattr(program, "close", lambda: None)()
     seconds = time.monotonic() - loop
     done = step == case.steps
     if done and step > first:

@@ -100,6 +100,45 @@ def test_what_compression_leaves_out_is_sent_later(comm, assert_all, method):
 
 
 @pytest.mark.mpi
+@pytest.mark.parametrize("method", ["topk", "powersgd"])
+def test_a_step_of_nobody_leaves_what_is_left(comm, assert_all, method):
+    reduce = GradientAllreduce(comm, parts(0), method, 256, fraction=0.1, rank=2, seed=1)
+    reduce.average(parts(comm.rank), 5)
+    left = comm.allreduce(np.abs(reduce.state()[1]["left"]).max())
+    reduce.average(parts(comm.rank), 0)
+    assert_all(comm.allreduce(np.abs(reduce.state()[1]["left"]).max()) <= left)
+
+
+@pytest.mark.mpi
+def test_bases_of_matrices_without_full_rank_are_the_same_everywhere(comm, assert_all):
+    reduce = GradientAllreduce(comm, [np.zeros((20, 30), np.float32)], "powersgd", rank=4)
+    found = reduce.average([np.outer(np.arange(20), np.ones(30)).astype(np.float32)], 1)[0]
+    assert_all(np.array_equal(found, comm.bcast(found)))
+    assert_all(np.allclose(found, np.outer(np.arange(20), np.ones(30)), atol=1e-4))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fixed_sums_have_room_for_the_largest_numbers(comm, assert_all, dtype):
+    large = float(np.finfo(dtype).max) / 1.5
+    reduce = GradientAllreduce(comm, [np.zeros(3, dtype)], "fixed")
+    for _ in range(3):  # the first one is done twice
+        found = reduce.average([np.array([large, -large, 1.0], dtype)], 1)[0]
+        assert_all(np.allclose(found[:2] / large, [1, -1], rtol=1e-6), found)
+
+
+@pytest.mark.mpi
+def test_buckets_of_plain_sums_end_in_order(comm, assert_all):
+    flat = np.full(30, comm.rank + 1.0)
+    plain = buckets.Plain(comm, flat, [slice(0, 10), slice(10, 20), slice(20, 30)])
+    for number in range(3):
+        plain.begin(number)
+    assert_all(plain.done == 3)  # whoever waits for that needs no more
+    plain.finish()
+    assert_all((flat == comm.size * (comm.size + 1) / 2).all())
+
+
+@pytest.mark.mpi
 def test_compression_that_leaves_nothing_out_is_exact(comm, assert_all):
     for method, options in (("topk", {"fraction": 1.0}), ("powersgd", {"rank": 5})):
         reduce = GradientAllreduce(comm, parts(0), method, 128, **options)
@@ -132,6 +171,8 @@ def test_halves_round_to_nearest():
     values = np.array([1 + 2.0**-8, 1 + 3 * 2.0**-8, -3e38, 1e-30], np.float32)
     assert wires.doubled(wires.halved(values, "bfloat16"), "bfloat16")[:2].tolist() == [1, 1 + 2.0**-6]
     assert np.allclose(wires.doubled(wires.halved(values, "bfloat16"), "bfloat16"), values, rtol=2.0**-8)
+    values = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800001], np.uint32).view(np.float32)
+    assert np.isnan(wires.doubled(wires.halved(values, "bfloat16"), "bfloat16")).all()
 
 
 def test_buckets_end_where_parameters_do():
@@ -154,6 +195,8 @@ def test_a_step_in_disorder_is_refused(alone):
         reduce.ready(4)
     with pytest.raises(RuntimeError, match=r"\[0, 1, 2, 3\] are not ready"):
         reduce.finish()
+    with pytest.raises(ValueError, match="whole = 1: must be the parts of all ranks, and this one has 64"):
+        GradientAllreduce(alone, parts(0), "fixed").start(1, parts=64)
     with pytest.raises(ValueError, match="known are fixed, plain"):
         GradientAllreduce(alone, parts(0), "fast")
     with pytest.raises(ValueError, match="all float32 or all float64"):

@@ -74,8 +74,8 @@ def test_a_large_set_stays_in_its_file(alone, tmp_path):
     ({"x": X}, "has no 'y': there are x"), ({"y": Y}, "has no 'x': there are y"),
     ({"x": X, "y": Y[:5]}, r"y has shape \(5,\): must be \(12,\)"), ({"x": X[:0], "y": Y[:0]}, "at least one of each"),
     ({"x": X.ravel(), "y": Y}, "must be numbers"), ({"x": X.astype(complex), "y": Y}, "must be numbers"),
-    ({"x": X, "y": Y + 0.5}, "not whole"), ({"x": X, "y": np.array([None] * 12)}, "Python objects"),
-    ({"x": np.asfortranarray(X), "y": Y}, "Fortran")])
+    ({"x": X, "y": Y + 0.5}, "not whole"), ({"x": X, "y": np.where(Y[0] == Y, np.inf, Y)}, "not whole"),
+    ({"x": X, "y": np.array([None] * 12)}, "Python objects"), ({"x": np.asfortranarray(X), "y": Y}, "Fortran")])
 def test_what_cannot_be_used_is_refused(alone, arrays, sentence):
     np.savez("bad.npz", **arrays)
     with pytest.raises(BadInput, match=sentence) as told:
@@ -91,6 +91,23 @@ def test_files_that_are_none(alone, tmp_path):
     for name in ("text.h5", "text.npz"):
         with pytest.raises(BadInput, match="cannot be read as HDF5 or npz"):
             data.load(alone, name)
+
+
+@pytest.mark.mpi
+def test_a_file_that_is_damaged_behind_its_head(comm, assert_all, tmp_path):
+    x = np.random.default_rng(1).integers(0, 9, (4000, 20))
+    if comm.rank == 0:
+        np.savez("cut.npz", x=x, y=x[:, 0])
+        whole = bytearray((tmp_path / "cut.npz").read_bytes())
+        whole[200_000:200_256] = bytes(range(256))
+        (tmp_path / "cut.npz").write_bytes(whole)
+        data.write(tmp_path / "hole.h5", x, x[:, 0])
+        whole = (tmp_path / "hole.h5").read_bytes()
+        (tmp_path / "hole.h5").write_bytes(whole[:len(whole) // 2])
+    for name in (["cut.npz", str(tmp_path / "hole.h5")]):
+        with pytest.raises(BadInput, match="cannot be read"):
+            data.load(comm, comm.bcast(name))
+        assert_all(True)
 
 
 def test_the_first_sample_that_is_not_finite_is_named(alone):

@@ -91,6 +91,16 @@ def test_gradients_of_several_backward_passes_add_up(comm, assert_all):
     assert_all(off < 1e-6, off)
 
 
+def test_buffers_of_a_normalization_begin_alike(comm, assert_all):
+    from brmpi.train.ddp import DistributedDataParallel
+
+    torch.manual_seed(comm.rank)
+    net = DistributedDataParallel(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)), comm)
+    net(torch.randn(5, 3)).sum().backward()
+    told = [one.detach().numpy().copy() for one in net.parameters()]
+    assert_all(all(np.array_equal(one, other) for one, other in zip(told, comm.bcast(told))))
+
+
 def test_parameters_that_take_no_part_and_frozen_ones(comm, assert_all):
     from brmpi.train.ddp import DistributedDataParallel
 

@@ -16,6 +16,7 @@ from mpi4py import MPI
 from brmpi.balance import blocks
 from brmpi.results import checkpoints, diagnostics, snapshots
 from brmpi.train import conv, mlp, softmax
+from brmpi.train import program as training
 
 KINDS = {"softmax": softmax.Softmax, "mlp": mlp.Mlp, "conv": conv.Conv}
 SMALL = {"softmax": {"data": "wine", "epochs": 4}, "mlp": {"hidden": (24,), "epochs": 2},
@@ -166,6 +167,74 @@ def test_it_stops_early_and_keeps_the_best(tmp_path, launch):
 
 
 @pytest.mark.mpi
+def test_the_best_is_kept_where_ranks_go_their_own_ways(comm, assert_all):
+    program = trained(softmax.Softmax, comm, data="breast-cancer", epochs=40, rate=0.5, validation=0.25, patience=4,
+                      schedule="constant", comm="local", local=3)
+    assert_all(np.array_equal(program.w, program.chosen) and np.array_equal(program.outer.whole, program.chosen))
+    assert_all(program.evaluate(program.validating)[0] == program.best)
+
+
+@pytest.mark.mpi
+def test_between_meetings_the_network_is_that_of_the_last_one(comm, assert_all):
+    program = made(mlp.Mlp, comm, hidden=(12,), epochs=1, comm="local", local=50)
+    before = program.evaluate(program.testing)
+    for _ in range(5):
+        program.step()
+    own = program.w.copy()
+    assert_all(program.evaluate(program.testing) == before and np.array_equal(program.w, own))
+
+
+@pytest.mark.mpi
+@pytest.mark.parametrize("method", ["topk", "powersgd"])
+def test_what_one_rank_has_left_is_shared_by_several(comm, assert_all, method):
+    case = {"hidden": (12,), "epochs": 1, "comm": method, "top": 0.05, "rank": 2}
+    single, program = made(mlp.Mlp, MPI.COMM_SELF, **case), made(mlp.Mlp, comm, **case)
+    for _ in range(3):
+        single.step()
+    state = single.arrays()
+    program.restore({name: piece.data[tuple(slice(a, a + n) for a, n in
+                                            zip(*program.block(name, piece.data.shape)))]
+                     for name, piece in state.items()})
+    total = comm.allreduce(program.reduce.state()[1]["left"].astype(float))
+    assert_all(np.allclose(total, single.reduce.state()[1]["left"], rtol=1e-6, atol=1e-12))
+
+
+def test_a_chosen_method_is_kept_after_a_restart(launch, tmp_path):
+    done = launch(2, "-m", "brmpi.train.mlp", *keys("mlp", epochs=1), "--comm", "auto", "--out", "run")
+    assert done.returncode == 0, done.stderr
+    told = json.loads((tmp_path / "run/run.json").read_text())
+    told["communication"]["method"] = other = "local" if told["communication"]["method"] != "local" else "powersgd"
+    (tmp_path / "run/run.json").write_text(json.dumps(told))
+    done = launch(2, "-m", "brmpi.train.mlp", "--restart", "--out", "run", "--set", "epochs=1")
+    assert done.returncode == 0 and about(tmp_path / "run")["communication"]["method"] == other, done.stderr
+
+
+def test_speeds_before_the_first_step_are_those_of_the_clock(alone, monkeypatch):
+    program = made(mlp.Mlp, alone, hidden=(12,))
+    for pause in (0.03, 0.049, 0.07):
+        monkeypatch.setattr(program.net, "gradient", lambda *_, pause=pause: time.sleep(pause))
+        assert program._rates()[0] == pytest.approx(program.chunk / pause, rel=0.1)
+
+
+def test_a_checkpoint_of_other_samples_is_refused(launch):
+    words = keys("softmax", data="own.h5", epochs=1)
+    make = "from brmpi.train import data; import numpy as np; x = np.random.default_rng(1).random((40, {0})); "
+    make += "data.write('own.h5', x, np.arange(40) % 2)"
+    assert launch(0, "-c", make.format(3)).returncode == 0
+    done = launch(0, "-m", "brmpi.train.softmax", *words, "--out", "run")
+    assert done.returncode == 0, done.stderr
+    assert launch(0, "-c", make.format(5)).returncode == 0
+    done = launch(2, "-m", "brmpi.train.softmax", "--restart", "--out", "run")
+    assert done.returncode == 2 and "are not those that the run began with" in done.stderr, done.stderr
+
+
+def test_losses_that_blow_up_are_large_not_negative(alone):
+    losses = [np.array([np.nan]), np.array([1e300]), np.array([2.5]), np.array([-0.25])]
+    total = sum(np.array(training._grains(one)) for one in losses * 5000)
+    assert training._loss(*total) == pytest.approx(5000 * (2 * training.MOST + 2.25), rel=1e-12)
+
+
+@pytest.mark.mpi
 def test_shares_follow_measured_times(comm, assert_all):
     program = made(mlp.Mlp, comm, epochs=12)
     slow, before = comm.size - 1, program._gradient
@@ -213,6 +282,8 @@ def test_pictures_show_curves_and_mistakes(launch, tmp_path):
     ("mlp", ["--set", "comm=fast"], "comm = 'fast': must be one of auto, fixed, plain"),
     ("mlp", ["--comm", "topk", "--set", "zero=true"], "zero = true: gradients must be averaged by fixed or plain"),
     ("mlp", ["--set", "patience=3"], "patience = 3: needs validation > 0"),
+    ("softmax", ["--set", "data=wine", "--set", "validation=0.001", "--set", "patience=3"],
+     "validation = 0.001: leaves none of the 142 samples"),
     ("mlp", ["--set", "hidden=0"], "hidden[0] = 0: must be >= 1"),
     ("mlp", ["--set", "rate=0"], "rate = 0: must be > 0"),
     ("mlp", ["--epochs", "-1"], "--epochs -1"), ("conv", ["--set", "data=wine"], "must be images"),

@@ -149,7 +149,16 @@ def test_many_at_once_share_batches_and_ranks(server, net):
     assert float(told['brmpi_request_seconds_bucket{le="+Inf"}']) == 240
 
 
+def _npy(head):
+    return b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+
+
 BAD = [
+    *[(_npy(head), {"content_type": "application/x-npy"}, 400, "no npy file") for head in (
+        b"(", b"{[]:1}", b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}",
+        b"{'descr': '|O', 'fortran_order': False, 'shape': (1,)}")],
+    (b"PK\x03\x04garbage", {"content_type": "application/x-npy"}, 400, "no npy file"),
+    (json.dumps({"inputs": [1e300] * 12}).encode(), {"accept": "application/x-npy"}, 422, "so large"),
     (b"{", {}, 400, "not JSON"), (b"[1, 2]", {}, 422, '"inputs"'), (b'{"input": 1}', {}, 422, '"inputs"'),
     (b'{"inputs": [1, 2]}', {}, 422, "4 x 3"), (b'{"inputs": [[1, 2], [3]]}', {}, 422, "not all of one shape"),
     (b'{"inputs": ["a"]}', {}, 422, "not numbers"), (b'{"inputs": null}', {}, 422, "must be"),
@@ -181,9 +190,43 @@ def test_bad_requests_are_told_what_was_expected(server):
 
 def test_a_full_queue_says_when_to_come_again(server):
     made = server(2, "--queue", "5")
-    status, headers, body = made.ask("/predict", {"inputs": np.zeros((6, *SHAPE)).tolist()})
-    assert status == 503 and headers["retry-after"] == "1" and b"5 may" in body
+    status, _, body = made.ask("/predict", {"inputs": np.zeros((6, *SHAPE)).tolist()})
+    assert status == 413 and b"a request may have 5" in body  # which never fits
     assert len(made.predict(np.zeros((5, *SHAPE)))["answers"]) == 5
+    worker = made.ranks()[1]
+    os.kill(worker, signal.SIGSTOP)  # it holds two requests, one waits, and no second one may
+    found = [threading.Thread(target=made.ask, args=("/predict", {"inputs": np.zeros((3, *SHAPE)).tolist()}))
+             for _ in range(4)]
+    for thread in found:
+        thread.start()
+        time.sleep(0.1)
+    status, headers, body = made.ask("/predict", {"inputs": np.zeros((3, *SHAPE)).tolist()})
+    os.kill(worker, signal.SIGCONT)
+    assert status == 503 and headers["retry-after"] == "1" and b"5 may" in body
+    for thread in found:
+        thread.join(30)
+
+
+def test_where_no_rank_is_left_those_who_wait_are_told_too(server):
+    made = server(2, "--patience", "1", "--batch", "1")
+    made.predict(np.zeros(SHAPE))
+    worker = made.ranks()[1]
+    os.kill(worker, signal.SIGSTOP)
+    found, threads = [], []
+    for _ in range(6):
+        threads.append(threading.Thread(target=lambda: found.append(
+            made.ask("/predict", {"inputs": np.zeros(SHAPE).tolist()}))))
+        threads[-1].start()
+    for thread in threads:
+        thread.join(20)
+    assert [status for status, *_ in found] == [503] * 6 and any(b"no rank is left" in body for _, _, body in found)
+    assert made.ask("/healthz")[0] == 503
+    os.kill(worker, signal.SIGCONT)
+    end = time.monotonic() + 10
+    while made.ask("/healthz")[0] != 200:  # it answers what it was given, and is taken back
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    made.predict(np.zeros(SHAPE))
 
 
 def test_description_and_health(server):
@@ -194,6 +237,13 @@ def test_description_and_health(server):
     assert described["openapi"].startswith("3.") and "post" in described["paths"]["/predict"]
     assert {"200", "400", "401", "413", "415", "422", "503"} == set(described["paths"]["/predict"]["post"]["responses"])
     assert b"POST /predict" in made.ask("/")[2]
+
+
+def test_a_token_of_the_environment_may_end_a_line(server):
+    made = server(0, BRMPI_TOKEN="sesame\n")
+    body = {"inputs": np.zeros(SHAPE).tolist()}
+    assert made.ask("/predict", body)[0] == 401
+    assert made.ask("/predict", body, authorization="Bearer sesame")[0] == 200
 
 
 def test_a_token_is_asked_for(server, tmp_path):
@@ -250,6 +300,22 @@ def test_requests_of_a_rank_that_dies_are_told_so(server):
     assert made.process.wait(20) != 0
 
 
+def test_a_busy_rank_may_end_after_its_root(server):
+    made = server(2, "--batch", "2000", "--body", "10")
+    x = np.zeros((2000, *SHAPE)).tolist()
+    made.predict(x)
+    root, worker = made.ranks()
+    os.kill(worker, signal.SIGSTOP)
+    thread = threading.Thread(target=lambda: made.ask("/predict", {"inputs": x}))
+    thread.start()
+    time.sleep(0.5)
+    os.kill(root, signal.SIGTERM)  # the root alone: mpirun would kill both
+    time.sleep(1.5)
+    os.kill(worker, signal.SIGCONT)
+    thread.join(20)
+    assert made.process.wait(20) == 0
+
+
 @pytest.mark.parametrize("ranks", [0, 2])
 def test_it_ends_in_good_order(server, ranks):
     made = server(ranks)
@@ -273,6 +339,15 @@ def test_what_is_refused_before_it_starts(tmp_path, monkeypatch, net, words, sen
     monkeypatch.delenv(serve.TOKEN, raising=False)
     with pytest.raises(BadInput, match=sentence):
         serve.run(MPI.COMM_SELF, words)
+
+
+def test_a_token_that_http_does_not_carry(tmp_path, monkeypatch, net):
+    from mpi4py import MPI
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(serve.TOKEN, "S\u00e9same")
+    with pytest.raises(BadInput, match="not ASCII"):
+        serve.run(MPI.COMM_SELF, ["run"])
 
 
 def test_a_port_that_is_taken(tmp_path, monkeypatch, net):

@@ -67,7 +67,7 @@ class GradientAllreduce:
         self.exchange = self._exchange(fraction, rank, seed)
         self.held = None  # sums of several parts, where numbers are sent as floats
         self.seconds, self.open = 0.0, False
-        self.guess = float(comm.size)  # samples of a step: those of the last one, most times
+        self.guess = np.array([float(comm.size)])  # samples of a step: those of the last one, most times
         self.follow = sorted(range(len(self.places)), key=lambda i: self.places[i].start)
 
     def _exchange(self, fraction, rank, seed):
@@ -109,12 +109,14 @@ class GradientAllreduce:
         if samples is not None:
             whole = max(whole, self.comm.size)
             self.parts = parts if samples else 0
-            self.guess = total or self.guess
+            self.guess[0] = total or self.guess[0]
             if total is None:
                 self.counted = np.array([samples], np.float64)
                 if self.comm.size > 1:
                     self.counting = self.comm.Iallreduce(_in_place(), self.counted)
-            self.weight = samples / self.guess
+            self.weight = samples / self.guess[0]
+        if self.exact and whole < self.parts:
+            raise ValueError(f"start: whole = {whole}: must be the parts of all ranks, and this one has {self.parts}")
         self.left = [self.parts] * len(self.places)
         self.open, self.next, self.there = True, 0, 0
         if self.exact:
@@ -176,8 +178,9 @@ class GradientAllreduce:
         if self.counting is not None:
             self.counting.Wait()
         if self.counted is not None:
-            total = self.counted[0] or 1.0
-            off, self.guess = self.guess / total, total
+            total = self.counted[0] or self.guess[0]  # nobody had a sample: nothing is new
+            off = self.guess[0] / total
+            self.guess[0] = total
             self.scale *= off
         exchange = self.exchange.exchange if self.exact else self.exchange
         while self.next < len(self.buckets):
@@ -234,11 +237,12 @@ class GradientAllreduce:
         shared : dict of str to array, the same on all ranks
         own : dict of str to array, each rank's; their sum over ranks is what matters
         """
+        shared = {"samples": self.guess}
         if self.exact:
-            return {"largest": self.exchange.largest}, {}
+            return shared | {"largest": self.exchange.largest}, {}
         if self.method == "powersgd":
-            return {"right": self.exchange.right}, {"left": self.exchange.left}
-        return {}, {"left": self.exchange.left} if self.method == "topk" else {}
+            return shared | {"right": self.exchange.right}, {"left": self.exchange.left}
+        return shared, {"left": self.exchange.left} if self.method == "topk" else {}
 
 
 def _in_place():

@@ -80,6 +80,7 @@ class Plain:
             return
         if number == len(self.buckets) - 1:  # nothing is left to be done meanwhile
             self.comm.Allreduce(MPI.IN_PLACE, part)
+            self.finish()
         else:
             self.open.append(self.comm.Iallreduce(MPI.IN_PLACE, part))
 

@@ -7,6 +7,7 @@ where it is, and each rank reads the rows that it needs.
 import ast
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,6 +22,8 @@ from brmpi.streams import Stream
 BUNDLED = {"digits": "load_digits", "breast-cancer": "load_breast_cancer", "wine": "load_wine"}
 TILE = 4096  # rows that are looked at together
 KINDS = "biuf"  # kinds of numbers that inputs may have
+BROKEN = (OSError, ValueError, KeyError, TypeError, SyntaxError, EOFError, RuntimeError, MemoryError,
+          zipfile.BadZipFile, zlib.error)  # what a damaged file may end in
 
 
 @dataclass
@@ -202,11 +205,16 @@ def _examined(name, inputs, labels, labelled):
             codes, classes = None, []
             if labels in file.names:
                 codes, classes = _coded(file, path, labels, shape[0])
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput(f"{path}: cannot be read as HDF5 or npz: {error}") from None
+    except BROKEN as error:
+        raise _broken(path, error) from None
     return (shape, dtype, classes, codes, path.stat().st_size), path, inputs
+
+
+def _broken(path, error):
+    """The sentence for a file that is damaged."""
+    if isinstance(error, (BadInput, Fault)):
+        return error
+    return BadInput(f"{path}: cannot be read as HDF5 or npz: {error}")
 
 
 def _coded(file, path, labels, count):
@@ -215,7 +223,7 @@ def _coded(file, path, labels, count):
     if raw.shape not in ((count,), (count, 1)):
         raise BadInput(f"{path}: {labels} has shape {raw.shape}: must be ({count},), a label for each sample")
     raw = raw.reshape(-1)
-    if raw.dtype.kind == "f" and not np.array_equal(raw, np.rint(raw)):
+    if raw.dtype.kind == "f" and not (np.isfinite(raw).all() and np.array_equal(raw, np.rint(raw))):
         raise BadInput(f"{path}: {labels} holds numbers that are not whole: must be classes")
     if raw.dtype.kind in "OSU":
         raw = np.array([value.decode() if isinstance(value, bytes) else str(value) for value in raw])
@@ -312,11 +320,16 @@ def _sent(comm, path, key, shape, dtype):
         with _Reader(path) as file:
             yield from file.slabs(key)
 
+    def _next(part):
+        try:
+            part[:] = next(source).reshape(-1)
+        except (*BROKEN, StopIteration) as error:
+            raise _broken(path, error) from None
+
     source, end = iter(_slabs()) if comm.rank == 0 else None, 0
     for slab in hdf5.slabs(shape, dtype.itemsize):
         count = prod(hdf5.extent(slab))
-        if source is not None:
-            flat[end:end + count] = next(source).reshape(-1)
+        mpi.on_root(comm, _next, flat[end:end + count])
         if comm.size > 1:
             comm.Bcast(flat[end:end + count].view(np.uint8), 0)
         end += count

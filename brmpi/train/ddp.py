@@ -25,7 +25,8 @@ except ImportError as error:
 class DistributedDataParallel(torch.nn.Module):
     """A model whose gradients are averaged over all ranks while its backward pass goes on. Collective to make.
 
-    Parameters and buffers begin as those of rank 0. Gradients live in one flat vector, so that nothing is copied.
+    Parameters and buffers begin as those of rank 0. Gradients live in one flat vector: after ``zero_grad`` with
+    ``set_to_none=False`` they are computed there, else they are copied to it once.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class DistributedDataParallel(torch.nn.Module):
             for one in [*module.parameters(), *module.buffers()]:
                 told = np.ascontiguousarray(one.detach().numpy())
                 comm.Bcast(told.reshape(-1).view(np.uint8), 0)
-                one.copy_(torch.from_numpy(told))
+                one.copy_(torch.from_numpy(told).reshape(one.shape))
         self.reduce = GradientAllreduce(comm, [one.detach().numpy() for one in self.trained], **options)
         self.views = [torch.from_numpy(view) for view in self.reduce.gradients]
         self.averages, self.under_way, self.count = True, False, 0

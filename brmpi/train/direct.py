@@ -37,6 +37,7 @@ class Direct:
         """Give the second communicator back. Collective."""
         if self.back is not None:
             self.back.Free()
+            self.back = None
 
     def coded(self, values):
         """Numbers as they are sent.

@@ -3,7 +3,8 @@
 A gradient is a sum over micro-batches. Each is rounded to multiples of a power of two, one for each parameter, and
 added up in integers, which no order changes; they take as many bytes as the floats would. The power follows the largest
 number of the step before, eight times of which there is room for. Where a number has grown more than that, or at the
-first step, nothing is lost: the step is done again with the right one.
+first step, no bit is lost: the step is done again with the right one. For float32 and k micro-batches a step,
+27 - log2(k) bits are left below the largest number of a parameter's gradient: 20 at 128, 17 at 1024.
 """
 
 import numpy as np
@@ -45,7 +46,7 @@ class Fixed:
         self.limit = 2.0 ** (DIGITS[self.flat.itemsize] - 1) / max(parts, 1)
         self.seen = np.zeros(len(self.places))
         with np.errstate(divide="ignore"):
-            _, exponent = np.frexp(ROOM * self.largest)  # ROOM * largest < 2**exponent
+            exponent = np.frexp(self.largest)[1] + ROOM.bit_length() - 1  # ROOM * largest < 2**exponent
             known = self.largest > 0
             self.powers = np.where(known, np.floor(np.log2(self.limit)) - exponent, 0).astype(int)
         most = 120 if self.flat.itemsize == 4 else 1000

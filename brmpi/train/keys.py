@@ -70,6 +70,22 @@ class Case:
             return f"comm = {self.comm}: sends fewer bits than precision = float64 has"
         return None
 
+    kept = None  # the method that a run had chosen before its restart
+
+    def resumed(self, about):
+        """The same keys, for going on with a run.
+
+        Parameters
+        ----------
+        about : dict, the run's run.json
+
+        Returns
+        -------
+        Case, which keeps the way of communication that was chosen then
+        """
+        object.__setattr__(self, "kept", (about.get("communication") or {}).get("method"))
+        return self
+
     def paced(self, steps):
         """The same keys, and how long the run is in steps.
 
@@ -83,6 +99,7 @@ class Case:
         """
         made = dataclasses.replace(self, sample=self.sample or steps)
         made.take(self.epochs * steps, 1 / steps)
+        object.__setattr__(made, "kept", self.kept)
         return made
 
     def take(self, steps, dt):

@@ -7,6 +7,7 @@ from brmpi import mpi
 EVERY = 0.6  # seconds of work between two looks
 LATER = 3  # steps after which a look is answered: nobody waits for who is a step behind
 KEEP = 0.5  # of what was thought before
+DRIFT = 1.1  # a rank without work is thought so much faster at each look
 LEAST = 0.02  # of the mean speed: slower than that no rank is taken for
 
 
@@ -51,6 +52,15 @@ class Pace:
             self.mine[:] = 0
         return self.speeds
 
+    def close(self):
+        """Take what is still under way, and give the communicator back. Collective."""
+        if self.request is not None:
+            mpi.wait(self.request.Test)
+            self.request = None
+        if self.on:
+            self.comm.Free()
+            self.on = False
+
     def _learn(self):
         """New speeds, of those who worked; the next look is when the slowest has worked long enough."""
         (counts, seconds, steps), self.request = self.request.every.T, None
@@ -59,8 +69,8 @@ class Pace:
             found = self.speeds.copy()
             found[worked] = counts[worked] / seconds[worked]
             others = ~worked
-            if others.any():  # in proportion, as was thought before
-                found[others] *= found[worked].sum() / self.speeds[worked].sum()
+            if others.any():  # in proportion, as was thought before; and some more, until they get something to show
+                found[others] *= DRIFT * found[worked].sum() / self.speeds[worked].sum()
             before = self.speeds * found.sum() / self.speeds.sum()
             found = KEEP * before + (1 - KEEP) * found
             self.speeds = np.maximum(found, LEAST * found.mean())

@@ -47,11 +47,17 @@ def parsed(argv=None):
     found = parser.parse_args(argv)
     if not found.memory > 0:
         raise BadInput(f"--memory {found.memory:g}: must be > 0")
-    if found.out and found.out.exists() and not found.overwrite:
-        raise BadInput(f"--out {found.out}: is there already: name another file, or add --overwrite")
-    if found.out and not found.out.absolute().parent.is_dir():
-        raise BadInput(f"--out {found.out}: {found.out.absolute().parent} is no folder")
     return found
+
+
+def _begun(options):
+    """The network, if there is a place for the answers. Root only, which writes them."""
+    out = options.out
+    if out and out.exists() and not options.overwrite:
+        raise BadInput(f"--out {out}: is there already: name another file, or add --overwrite")
+    if out and not out.absolute().parent.is_dir():
+        raise BadInput(f"--out {out}: {out.absolute().parent} is no folder")
+    return model.load(options.run)
 
 
 def known(classes, samples):
@@ -90,7 +96,7 @@ def run(comm, argv=None):
     Fault : the disk is full
     """
     options = parsed(argv)
-    net = mpi.on_root(comm, model.load, options.run)
+    net = mpi.on_root(comm, _begun, options)
     samples = data.load(comm, options.data, options.inputs, options.labels, options.memory, labelled=False)
     if samples.shape != net.shape and int(np.prod(samples.shape)) != int(np.prod(net.shape)):
         raise BadInput(f"{samples.source}: samples have shape {samples.shape}: the network of {options.run} takes "

@@ -14,7 +14,7 @@ from brmpi.errors import BadInput
 from brmpi.results import folder, pieces
 from brmpi.results.diagnostics import Column
 from brmpi.results.snapshots import Mesh
-from brmpi.train import batches, buckets, cost, data, layers, nets, optimizers, wires
+from brmpi.train import batches, buckets, cost, data, layers, nets, optimizers, restart, wires
 from brmpi.train.allreduce import GradientAllreduce
 from brmpi.train.local import Outer
 from brmpi.train.model import TILE, Model
@@ -22,6 +22,7 @@ from brmpi.train.pace import Pace
 
 FIRST = 4096  # samples that the first row's loss is of
 GRAIN = 2.0**32  # losses are added up in integers of this part
+MOST = 2**31  # the largest loss of some samples that is told from others
 LARGE = 1e300  # a loss that any is better than
 MISTAKES = 60  # that are kept
 CHUNK = 64  # samples that are computed together where sums are not fixed
@@ -53,6 +54,9 @@ class Training:
         self.training, self.validating = self.training[kept], self.training[aside]
         if not len(self.training):
             raise BadInput(f"data = {case.data!r}: has {len(self.samples)} samples, and none is left to train on")
+        if case.patience and not len(self.validating):
+            raise BadInput(f"validation = {case.validation:g}: leaves none of the {len(self.training)} samples to look "
+                           f"at, which patience = {case.patience} needs")
         self._images(case)
         scale = case.scale
         if scale == "auto":
@@ -82,7 +86,7 @@ class Training:
         self.outer = None
         if self.method == "local":
             self.outer = Outer(comm, self.w, case.outer_rate, case.outer_momentum)
-        self.taken, self.tally = 0, np.zeros(3, np.int64)
+        self.taken, self.tally = 0, np.zeros(4, np.int64)
         self.pace = Pace(comm, self.speeds, (case.shares, case.balance) == ("speed", "measured"))
         self.best, self.waited, self.chosen = LARGE, 0, self.w.copy() if case.patience else None
         self.row, self.spent = {}, np.zeros(3)  # the last row, and seconds of sections up to it
@@ -125,7 +129,8 @@ class Training:
                                      case.bucket or buckets.size(self.link), self.real.itemsize))
         self.costs = {name: cost.predicted(self.link, name, size, self.real.itemsize, messages, comm.size,
                                            **more.get(name, {})) for name in names}
-        self.method = comm.bcast(cost.choose(self.costs, self.compute) if case.comm == "auto" else case.comm)
+        chosen = case.kept if case.kept in self.costs else cost.choose(self.costs, self.compute)
+        self.method = comm.bcast(chosen if case.comm == "auto" else case.comm)
         together, method = comm, self.method
         if method == "local":  # gradients stay where they are
             from mpi4py import MPI
@@ -147,8 +152,7 @@ class Training:
             if not count:
                 begin = time.perf_counter()
             count += 1
-        rate = (count - 1) * len(places) / spent if count > 1 else len(places) / spent
-        return np.array(self.comm.allgather(rate))
+        return np.array(self.comm.allgather(count * len(places) / spent))
 
     # ---- a step --------------------------------------------------------------------------------------------------
 
@@ -187,7 +191,7 @@ class Training:
             self._meet(count)
         self.tally += tally
         self.taken += 1
-        self.speeds = self.pace(int(tally[2]), self.timers.seconds["gradient"] - begin)
+        self.speeds = self.pace(int(tally[3]), self.timers.seconds["gradient"] - begin)
         if self.case.patience and self.taken % self.order.steps == 0:
             self._consider()
 
@@ -207,14 +211,14 @@ class Training:
 
     def _gradient(self, places, first, mine, scale):
         """Gradients of this rank's pieces, one after the other; returns what was seen of them."""
-        tally = np.zeros(3, np.int64)
+        tally = np.zeros(4, np.int64)
         for piece in mine:
             some, start = places[piece], first + piece.start
             x = self.augment.raw(self.samples.rows(some), start)
             x = self.augment.scaled(self.model.scaled(x), start)
             losses, right = self.net.gradient(x, self.samples.labels[some], self.parameters, self.reduce.gradients,
                                               scale, self._ready)
-            tally += (_grains(losses), right, len(some))
+            tally += (*_grains(losses), right, len(some))
         return tally
 
     def _ready(self, number):
@@ -240,6 +244,10 @@ class Training:
             if (self.taken + 1) % self.case.local == 0 or self.taken + 1 == self.case.steps:
                 self.outer.meet(self.w)
 
+    def close(self):
+        """After the last step: take what is still under way. Collective."""
+        self.pace.close()
+
     # ---- early stopping ------------------------------------------------------------------------------------------
 
     def _consider(self):
@@ -256,6 +264,8 @@ class Training:
             self.case.take(self.taken, self.case.dt)
         if self.taken == self.case.steps:
             self.w[:] = self.chosen
+            if self.outer:
+                self.outer.whole[:] = self.chosen
 
     # ---- output --------------------------------------------------------------------------------------------------
 
@@ -269,37 +279,57 @@ class Training:
 
         Returns
         -------
-        loss, accuracy : float, the same bits on any number of ranks
+        loss, accuracy : float, the same bits on any number of ranks; of local, where ranks met last
         """
+        if self.outer and not np.array_equal(self.w, self.outer.whole):
+            return self._apart(places, answers)
         with self.timers("test"):
             every = batches.tiles(len(places), TILE)
             first, last = self._ends(len(every))
-            found = np.zeros(2 + (0 if answers is None else len(places)), np.int64)
+            found = np.zeros(3 + (0 if answers is None else len(places)), np.int64)
             for tile in every[first:last]:
                 some = places[tile]
                 logits, labels = self.model.logits(self.samples.rows(some)), self.samples.labels[some]
                 losses, _ = layers.cross_entropy(logits, labels)
                 taken = logits.argmax(axis=1)
-                found[:2] += (_grains(losses), np.count_nonzero(taken == labels))
+                found[:3] += (*_grains(losses), np.count_nonzero(taken == labels))
                 if answers is not None:
-                    found[2:][tile] = taken
-            total = self._sum(found)
+                    found[3:][tile] = taken
+            total = self.total(found)
             if answers is not None:
-                answers[:] = total[2:]
-        return float(total[0] / GRAIN / len(places)), float(total[1] / len(places))
+                answers[:] = total[3:]
+        return _loss(*total[:2]) / len(places), float(total[2] / len(places))
 
-    def _sum(self, values):
-        """The sum over all ranks."""
+    def _apart(self, places, answers):
+        """``evaluate`` of the parameters that the ranks met at, while each is on its own way."""
+        own = self.w.copy()
+        self.w[:] = self.outer.whole
+        try:
+            return self.evaluate(places, answers)
+        finally:
+            self.w[:] = own
+
+    def total(self, values):
+        """The sum over all ranks. Collective.
+
+        Parameters
+        ----------
+        values : array
+
+        Returns
+        -------
+        array of the same shape
+        """
         total = np.empty_like(values)
         self.comm.Allreduce(values, total)
         return total
 
     def sample(self):
         """Loss and accuracy: of the steps since the last row, and on samples that are not trained on. Collective."""
-        loss, right, count = self._sum(self.tally)
+        high, low, right, count = self.total(self.tally)
         self.tally[:] = 0
         if count:
-            row = {"loss": float(loss / GRAIN / count), "accuracy": float(right / count)}
+            row = {"loss": _loss(high, low) / int(count), "accuracy": float(right / count)}
         else:
             row = dict(zip(("loss", "accuracy"), self.evaluate(self.training[:FIRST])))
         for part, places in (("validation", self.validating), ("test", self.testing)):
@@ -309,7 +339,7 @@ class Training:
         row["rate"] = optimizers.rate(case.schedule, case.rate, self.taken * case.dt, case.epochs, case.warmup)
         self.row = row
         spent = [self.timers.seconds.get(section, 0.0) for section in ("gradient", "update", "communication")]
-        self.spent = self._sum(np.array(spent)) / self.comm.size
+        self.spent = self.total(np.array(spent)) / self.comm.size
         return row
 
     def fields(self):
@@ -328,6 +358,8 @@ class Training:
             pictures = self.samples.rows(self.testing[wrong]).astype(np.float64)
             if pictures.ndim == 4:
                 pictures = pictures.mean(axis=3)
+            elif pictures.ndim > 4:
+                pictures = pictures.reshape(len(pictures), -1)
             axes = ("sample", "y", "x") if pictures.ndim == 3 else ("sample", "input")
             told = np.stack([self.testing[wrong], labels[wrong], answers[wrong]], axis=1)
             meshes += [self._mesh("mistakes", pictures, axes), self._mesh("mistaken", told, ("sample", "told"))]
@@ -409,31 +441,10 @@ class Training:
 
     def arrays(self):
         """All that a restart needs. Collective."""
-        total = self._sum(self.tally)
-        self.tally[:] = total if self.comm.rank == 0 else 0
-        root = self.comm.rank == 0
-        every = {"w": self.outer.whole if self.outer else self.w, "tally": total,
-                 "progress": np.array([self.taken, self.waited, self.best])}
-        shared, own = self.reduce.state()
-        every |= {f"reduce {name}": values for name, values in shared.items()}
-        if self.chosen is not None:
-            every["chosen"] = self.chosen
-        if self.outer:
-            every["outer velocity"] = self.outer.velocity
-            own = {"w": self.w, "samples": np.array([self.outer.samples]), **self.state}
-        found = {name: pieces.rows(values if root else values[:0], 0 if root else len(values), len(values))
-                 for name, values in every.items()}
-        if not self.outer:
-            for name, values in self.state.items():
-                mine = values if self.case.zero or root else values[:0]
-                found[name] = pieces.rows(mine, self.part.start if self.case.zero or root else self.net.size,
-                                          self.net.size)
-        for name, values in own.items():
-            found[f"own {name}"] = pieces.rows(values[None], self.comm.rank, self.comm.size)
-        return found
+        return restart.arrays(self)
 
     def block(self, name, shape):
-        """Which part of a state array this rank wants: all of what is the same everywhere, its own of the rest.
+        """Which part of a state array this rank wants.
 
         Parameters
         ----------
@@ -444,11 +455,7 @@ class Training:
         -------
         (offset, shape)
         """
-        if name.startswith("own ") and shape[0] == self.comm.size:
-            return (self.comm.rank, *(0,) * (len(shape) - 1)), (1, *shape[1:])
-        if name in self.state and self.case.zero:
-            return (self.part.start,), (self.part.stop - self.part.start,)
-        return (0,) * len(shape), shape
+        return restart.block(self, name, shape)
 
     def restore(self, arrays):
         """Take over a state, also one of another number of ranks.
@@ -457,35 +464,15 @@ class Training:
         ----------
         arrays : dict of str to array, as ``block`` says
         """
-        self.w[:] = arrays["w"]
-        self.tally[:] = arrays["tally"] if self.comm.rank == 0 else 0
-        taken, waited, self.best = arrays["progress"]
-        self.taken, self.waited = int(taken), int(waited)
-        shared, own = self.reduce.state()
-        for name, values in shared.items():
-            if f"reduce {name}" in arrays:
-                values[:] = arrays[f"reduce {name}"]
-        if self.chosen is not None and "chosen" in arrays:
-            self.chosen[:] = arrays["chosen"]
-        for name, values in self.state.items():
-            if name in arrays:
-                values[:] = arrays[name]
-        for name, values in own.items():  # what is left to be sent: its sum over ranks matters
-            if f"own {name}" in arrays:
-                rows = arrays[f"own {name}"]
-                values[:] = rows[0] if len(rows) == 1 else rows.sum(axis=0) / self.comm.size
-        if self.outer and "outer velocity" in arrays:
-            self.outer.whole[:], self.outer.velocity[:] = arrays["w"], arrays["outer velocity"]
-            rows = {name: arrays[f"own {name}"] for name in ("w", "samples", *self.state)}
-            self.w[:] = rows["w"].mean(axis=0)  # one row, or those of other ranks
-            self.outer.samples = float(rows["samples"].mean())
-            for name in self.state:
-                self.state[name][:] = rows[name].mean(axis=0)
-        if self.case.patience and self.waited >= self.case.patience:
-            self.case.take(self.taken, self.case.dt)
+        restart.restore(self, arrays)
 
 
 def _grains(losses):
-    """The sum of some losses, in whole grains; what is not finite is told as something very large."""
+    """The sum of some losses, in whole numbers and grains; what is not finite is told as something very large."""
     total = float(losses.sum())
-    return round(total * GRAIN) if abs(total) < 2**20 else 2**52
+    return divmod(round(total * GRAIN), int(GRAIN)) if abs(total) < MOST else (MOST, 0)
+
+
+def _loss(high, low):
+    """Sums of ``_grains`` as a number."""
+    return float(int(high) + int(low) / GRAIN)

@@ -77,7 +77,7 @@ def token(options):
     ------
     BadInput : none for an address that others can reach, or a file that cannot be read
     """
-    found = os.environ.get(TOKEN, "")
+    found = os.environ.get(TOKEN, "").strip()
     if options.token_file:
         try:
             found = options.token_file.read_text(encoding="utf-8").strip()
@@ -85,6 +85,8 @@ def token(options):
             raise BadInput(f"--token-file {options.token_file}: cannot be read: {error}") from None
         if not found:
             raise BadInput(f"--token-file {options.token_file}: is empty")
+    if not found.isascii():
+        raise BadInput(f"the token holds signs that are not ASCII, which HTTP does not carry: {TOKEN} or --token-file")
     if not found and not _loopback(options.host):
         raise BadInput(f"--host {options.host}: others can reach that: set a token in {TOKEN}, or name --token-file")
     return found

@@ -14,6 +14,7 @@ import numpy as np
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -22,9 +23,11 @@ from brmpi import __version__
 NPY = ("application/x-npy", "application/octet-stream")
 JSON = "application/json"
 LOOK = 1e-3  # seconds between looks at answers
+BACK = 0.1  # and of those that were given up, while there is nothing else to do
 DEEP = 2  # batches that a rank may have: one that it works on, and the next
 GRACE = 0.5  # seconds that held requests have when the job ends: mpirun kills a second after it asks
 RETRY = 1  # seconds, for Retry-After
+GONE = 499  # the code of requests whose clients went before all was said
 BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 5.0)  # seconds
 
 
@@ -67,7 +70,9 @@ class Batcher:
         if self.closing:
             raise Lost(self.closing)
         if not self.crew.left():
-            raise Lost("no rank is left: " + "; ".join(self.crew.lost.values()))
+            raise Lost(self._nobody())
+        if len(inputs) > self.room:
+            raise HTTPException(413, f"{len(inputs)} samples: a request may have {self.room}, as many as may wait")
         if self.queued + len(inputs) > self.room:
             raise HTTPException(503, f"{self.queued} samples wait already, {self.room} may: try again",
                                 {"retry-after": str(RETRY)})
@@ -85,7 +90,8 @@ class Batcher:
         while True:
             if not self.queue and not self.held:
                 self.wake.clear()
-                await self.wake.wait()
+                with contextlib.suppress(asyncio.TimeoutError):  # a rank that was given up may come back
+                    await asyncio.wait_for(self.wake.wait(), BACK if self.crew.lost else None)
             pause = self._send()
             self._fetch()
             await asyncio.sleep(pause)
@@ -120,6 +126,8 @@ class Batcher:
             self._settle(number, found)
         for number, why in self.crew.given_up():
             self._fail(number, why)
+        if not self.crew.left():
+            self._refuse(self._nobody())
 
     def _settle(self, number, found):
         """Hand a batch's answers to its requests."""
@@ -134,6 +142,17 @@ class Batcher:
             if not future.done():
                 future.set_exception(Lost(why))
 
+    def _nobody(self):
+        return "no rank is left: " + "; ".join(self.crew.lost.values())
+
+    def _refuse(self, why):
+        """Tell those who wait that nobody will have them."""
+        for _, _, future in self.queue:
+            if not future.done():
+                future.set_exception(Lost(why))
+        self.queue.clear()
+        self.queued = 0
+
     async def close(self, why):
         """Give what is held a moment, and tell the rest why.
 
@@ -147,10 +166,7 @@ class Batcher:
             await asyncio.sleep(LOOK)
         for number in list(self.held):
             self._fail(number, why)
-        for _, _, future in self.queue:
-            if not future.done():
-                future.set_exception(Lost(why))
-        self.queue.clear()
+        self._refuse(why)
 
 
 class Door:
@@ -211,17 +227,20 @@ class Door:
         except Lost:
             code = 503
             raise
+        except ClientDisconnect:
+            code = GONE
+            return Response(status_code=GONE)  # which nobody reads
         finally:
             self._note(code, time.perf_counter() - begin)
         return response
 
     def _response(self, request, found):
+        if not np.isfinite(found).all():
+            raise HTTPException(422, "inputs are so large that nothing can be said of them")
         if NPY[0] in request.headers.get("accept", ""):
             memory = io.BytesIO()
             np.save(memory, found.astype(np.float32))
             return Response(memory.getvalue(), media_type=NPY[0])
-        if not np.isfinite(found).all():
-            raise HTTPException(422, "inputs are so large that nothing can be said of them")
         answers = [self.net.classes[i] for i in found.argmax(axis=1)]
         return JSONResponse({"answers": answers, "probabilities": found.round(6).tolist(), "classes": self.net.classes})
 
@@ -253,11 +272,9 @@ class Door:
 
     def _npy(self, body):
         try:
-            inputs = np.load(io.BytesIO(body), allow_pickle=False)
-        except (ValueError, EOFError, OSError):
+            inputs = np.lib.format.read_array(io.BytesIO(body), allow_pickle=False)
+        except Exception:  # a header is Python's text: what it may end in is not to be counted
             raise HTTPException(400, f"the body is no npy file: {self._wanted()}") from None
-        if not isinstance(inputs, np.ndarray):
-            raise HTTPException(400, f"the body is no npy file: {self._wanted()}")
         return self._shaped(inputs)
 
     def _wanted(self):
@@ -345,7 +362,8 @@ class Door:
         """
         width = int(np.prod(self.net.shape))
         answers = {code: {"description": why} for code, why in (
-            ("400", "the body is neither JSON nor npy"), ("401", "a token is needed"), ("413", "the body is too large"),
+            ("400", "the body is neither JSON nor npy"), ("401", "a token is needed"),
+            ("413", "the body is too large, or has more samples than may wait"),
             ("415", "another content-type"), ("422", "inputs of another shape, or not finite"),
             ("503", "too many requests wait (Retry-After), or a rank was lost"))}
         numbers = {"type": "array", "items": {}, "description": f"{self._wanted()}; {width} numbers each"}

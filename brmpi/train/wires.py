@@ -25,7 +25,8 @@ def halved(values, kind):
     if kind == "float16":
         return values.astype(np.float16).view(np.uint16)
     bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
-    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+    codes = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(values), np.uint32(0x7FC0), codes).astype(np.uint16)
 
 
 def doubled(codes, kind):
@@ -209,12 +210,11 @@ class Power:
             whole = self.left[place].reshape(shape)
             wholes.append(whole)
             firsts.append((whole @ self.right[where].reshape(shape[1], thin)).reshape(-1))
-        sent = self._summed(np.concatenate([*firsts, *(self.flat[place] for place in self.others)]))
+        sent = self._bases(np.concatenate([*firsts, *(self.flat[place] for place in self.others)]))
         end, bases, seconds = 0, [], []
         for (_, shape, thin, _), whole in zip(self.matrices, wholes):
-            base, _ = np.linalg.qr(sent[end:end + shape[0] * thin].reshape(shape[0], thin))
+            base = sent[end:end + shape[0] * thin].reshape(shape[0], thin)
             end += shape[0] * thin
-            base = np.ascontiguousarray(base)
             right = whole.T @ base
             whole -= base @ right.T  # what is sent of this rank's own; the rest stays
             bases.append(base)
@@ -228,9 +228,27 @@ class Power:
         for (place, shape, thin, where), base in zip(self.matrices, bases):
             np.matmul(base, self.right[where].reshape(shape[1], thin).T, out=self.flat[place].reshape(shape))
 
-    def _summed(self, values):
-        from mpi4py import MPI
+    def _bases(self, sent):
+        """Sums over all ranks, and of matrices orthonormal bases: the root's, as other processors may find others."""
+        comm, end = self.comm, 0
+        if comm.size > 1:
+            comm.Reduce(_in_place() if comm.rank == 0 else sent, sent if comm.rank == 0 else None)
+        if comm.rank == 0:
+            for _, shape, thin, _ in self.matrices:
+                part = sent[end:end + shape[0] * thin].reshape(shape[0], thin)
+                part[:], _ = np.linalg.qr(part) if np.isfinite(part).all() else (np.nan, None)
+                end += part.size
+        if comm.size > 1:
+            comm.Bcast(sent)
+        return sent
 
+    def _summed(self, values):
         if self.comm.size > 1:
-            self.comm.Allreduce(MPI.IN_PLACE, values)
+            self.comm.Allreduce(_in_place(), values)
         return values
+
+
+def _in_place():
+    from mpi4py import MPI
+
+    return MPI.IN_PLACE

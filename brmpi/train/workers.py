@@ -8,6 +8,8 @@ from collections import deque
 
 import numpy as np
 
+from brmpi.errors import Fault
+
 BATCH, ANSWER = 7401, 7402  # tags
 NAP = 5e-4  # seconds between looks of a rank that was busy a moment ago
 LONG_NAP = 4e-3  # and of one that was not
@@ -25,19 +27,24 @@ def work(comm, net):
     """
     from mpi4py import MPI
 
-    status, busy = MPI.Status(), 0.0
+    status, busy, gone = MPI.Status(), 0.0, deque()
     while True:
+        while gone and gone[0][0].Test():
+            gone.popleft()
         if not comm.Iprobe(0, BATCH, status):
             time.sleep(NAP if time.monotonic() - busy < AWAKE else LONG_NAP)
             continue
         letter = np.empty(status.Get_count(MPI.DOUBLE))
         comm.Recv(letter, 0, BATCH)
-        if not letter.size:
+        if not letter.size:  # the root takes what is still to be sent
+            for request, _ in gone:
+                request.Wait()
             return
         begin = time.perf_counter()
         found = net.probabilities(letter[1:].reshape(-1, *net.shape))
         seconds = time.perf_counter() - begin
-        comm.Send(np.concatenate([[letter[0], seconds], found.ravel()]), 0, ANSWER)
+        answer = np.concatenate([[letter[0], seconds], found.ravel()])
+        gone.append((comm.Isend(answer, 0, ANSWER), answer))
         busy = time.monotonic()
 
 
@@ -82,6 +89,8 @@ class Crew:
         self.measured = [False] * comm.size
         self.samples, self.lost, self.number = [0] * comm.size, {}, 0
         self.waiting = [deque() for _ in range(comm.size)]
+        self.heard = [0.0] * comm.size  # when each last answered
+        self.late = []  # messages to ranks that were given up, which may still be read
 
     def left(self):
         """Ranks that classify.
@@ -151,8 +160,8 @@ class Crew:
             letter = np.empty(status.Get_count(MPI.DOUBLE))
             self.comm.Recv(letter, status.source, ANSWER)
             found = letter[2:].reshape(-1, len(self.net.classes))
-            if status.source in self.lost:  # it came back
-                del self.lost[status.source]
+            self.heard[status.source] = time.monotonic()
+            self.lost.pop(status.source, None)  # it came back
             for batch in [one for one in self.waiting[status.source] if one.number == int(letter[0])]:
                 self.waiting[status.source].remove(batch)
                 batch.request[0].Wait()
@@ -195,16 +204,31 @@ class Crew:
         list of (int, str): number of the batch, and why
         """
         found, now = [], time.monotonic()
+        self.late = [message for message in self.late if not message[0].Test()]
         for rank in range(1, self.comm.size):
             waiting = self.waiting[rank]
-            if waiting and now - waiting[0].sent > self.patience:
+            if waiting and now - max(waiting[0].sent, self.heard[rank]) > self.patience:
                 why = f"rank {rank} has not answered for {self.patience:g} s"
                 self.lost[rank] = why
                 found += [(batch.number, why) for batch in waiting]
+                self.late += [batch.request for batch in waiting]
                 self.waiting[rank] = deque()
         return found
 
     def dismiss(self):
-        """Tell all ranks that there is nothing more."""
+        """Tell all ranks that there is nothing more, and take the answers that are still on their way.
+
+        Raises
+        ------
+        Fault : ranks that do not answer
+        """
         for rank in range(1, self.comm.size):
             self.comm.Isend(np.empty(0), rank, BATCH).Free()
+        end = time.monotonic() + self.patience
+        while self.lost or self.under_way():
+            for _ in self.answers():
+                pass
+            if time.monotonic() > end:
+                silent = sorted({*self.lost, *(rank for rank, waiting in enumerate(self.waiting) if waiting)})
+                raise Fault(f"serve: rank {', '.join(map(str, silent))} did not answer: it may still be running")
+            time.sleep(NAP)
