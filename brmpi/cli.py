@@ -7,7 +7,7 @@ import sys
 from brmpi import __version__
 from brmpi.errors import BadInput, Fault
 
-# name: (module with main(argv) -> exit code, what it does)
+# name: (module with main(argv) -> exit code, or module:function, what it does)
 COMMANDS = {
     "probe": ("brmpi.cluster.probing", "measure every node of the cluster into hostfiles/probes/"),
     "hostfiles": ("brmpi.cluster.hostfile", "write hostfiles for mpirun from the probes"),
@@ -18,7 +18,17 @@ COMMANDS = {
     "sync": ("brmpi.cluster.sync", "send this checkout to nodes without a shared folder, and install it there"),
     "lab": ("brmpi.cluster.labcommand", "a whole cluster on this one machine: up, exec, crash, boot, down"),
     "plot": ("brmpi.results.plot", "draw a run, or one of its files, as PNG (and GIF)"),
-    "show": ("brmpi.results.show", "say what a run was, how long it took and what was conserved"),
+    "show": ("brmpi.spool.jobs:show", "say what a run was, how long it took and what was conserved; or what a job is"),
+    "submit": ("brmpi.spool.submit", "queue a run: it starts when its nodes are free"),
+    "queue": ("brmpi.spool.queue", "show the jobs that wait and run, and why they wait"),
+    "logs": ("brmpi.spool.jobs:logs", "show what a job has printed"),
+    "wait": ("brmpi.spool.jobs:wait", "wait for jobs; its exit code is the jobs'"),
+    "cancel": ("brmpi.spool.jobs:cancel", "end jobs: they save before"),
+    "requeue": ("brmpi.spool.jobs:requeue", "queue jobs that are over once more, from their checkpoint"),
+    "collect": ("brmpi.spool.jobs:collect", "merge the results of jobs, or hand them to a reducer"),
+    "drain": ("brmpi.spool.jobs:drain", "give a node no new jobs"),
+    "agent": ("brmpi.spool.agent", "take queued jobs on this node"),
+    "spool": ("brmpi.spool.server", "start, stop and look at the Redis that keeps the queue"),
 }
 
 
@@ -50,7 +60,8 @@ def main(argv=None):
         if argv[0] not in COMMANDS:
             raise BadInput(f"{argv[0]!r} is not a brmpi command: known are {', '.join(COMMANDS)}")
         module, _ = COMMANDS[argv[0]]
-        return importlib.import_module(module).main(argv[1:]) or 0
+        module, _, function = module.partition(":")
+        return getattr(importlib.import_module(module), function or "main")(argv[1:]) or 0
     except BadInput as error:
         print(f"brmpi: {error} (see brmpi --help)", file=sys.stderr)
         return 2

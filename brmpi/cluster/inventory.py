@@ -167,7 +167,8 @@ def _table(value, key, known=None):
 
 
 def _inventory(tables, file):
-    _table(tables, "", ("cluster", "nodes", "lab"))
+    _table(tables, "", ("cluster", "nodes", "lab", "spool"))
+    _table(tables.get("spool", {}), "spool", SPOOL)
     common = _table(tables.get("cluster", {}), "cluster", ("network", "user", "python"))
     network = _network(common)
     written = _table(tables.get("nodes", {}), "nodes")
@@ -293,6 +294,7 @@ _user = _matching(USER, "a user name: letters, digits, dots, hyphens and undersc
 CHECKS = {"address": _address, "user": _user, "roles": _roles, "python": _path, "model": _text,
           "architecture": _matching(re.compile("|".join(ARCHITECTURES)), f"one of {', '.join(ARCHITECTURES)}"),
           "cores": _whole, "threads": _whole, "frequency": _positive, "memory": _positive, "accelerator": _text}
+SPOOL = ("redis", "user", "password_file", "kinds", "programs")  # brmpi.spool reads what they say
 # cpu in percent of one core, memory in GB, link in Mbit/s, cpuset as in "0,2-3"
 LAB = {"cpu": _positive, "memory": _positive, "link": _positive,
        "cpuset": _matching(re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*"), 'a set of cores, such as "0,2-3"')}

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from brmpi import speeds
-from brmpi.arguments import Parser
+from brmpi.arguments import Parser, apart
 from brmpi.cluster import attempt, inventory, mpirun
 from brmpi.cluster.job import Host, Job, users_file, without
 from brmpi.errors import BadInput, Fault
@@ -38,31 +38,14 @@ def main(argv):
     Fault : mpirun cannot be started
     """
     args = _parser().parse_args(argv)
-    known = inventory.load(args.hostfiles, args.inventory)
-    program, module = resolve(args.program)
-    mpi = mpirun.installed()
-    hosts = hosts_on(args.on, known, args.hostfiles)
-    hosts = tuple(sorted(hosts, key=lambda host: not inventory.is_local(host)))  # rank 0, which writes, comes here
-    probes = _probes(args.hostfiles)
-    job = Job(hosts, tuple(program), args.n, known.network, threads=args.threads, id=uuid.uuid4().hex[:12],
-              crowded=any(held(host, probes) for host in hosts), ssh=users_file(known),
-              tagged=mpi.tag is not None and (mpi.prompt or not sys.stdout.isatty()))
-    job = replace(job, bind=args.bind_to or _binding(job, probes))
+    mpi, job, module = planned(args, uuid.uuid4().hex[:12])
     if args.dry_run:
         print(shown(mpi, job))
         return 0
     for retry in range(args.retries + 1):
-        outcome = _once(mpi, job, args, module)
-        ended, lost = attempt.clean(job) if outcome.code else ({}, set())
-        if not outcome.code and not mpi.trusted and job.is_remote:  # a node may have gone, and the exit code hides it
-            lost = {host.address for host in job.hosts} - attempt.alive(job.hosts)
-            if lost or mpi.failure(job, outcome.said):
-                outcome.code = 255
-                ended, lost = attempt.clean(job)
+        outcome, lost = tried(mpi, job, args.timeout, module)
         if not outcome.code:
-            outcome.screen.tell()
             return 0
-        _explain(mpi, job, outcome, ended, lost, module)
         if outcome.code in (STOPPED, BAD) or outcome.stopped or outcome.late or retry == args.retries:
             return outcome.code
         if lost >= {host.address for host in job.hosts}:
@@ -73,13 +56,93 @@ def main(argv):
     return outcome.code
 
 
-def _once(mpi, job, args, module):
+def options(words):
+    """The command line of ``brmpi run``.
+
+    Parameters
+    ----------
+    words : list of str
+
+    Returns
+    -------
+    namespace
+
+    Raises
+    ------
+    BadInput : a mistake on it
+    """
+    return _parser().parse_args(words)
+
+
+def planned(args, id):
+    """What mpirun is to start.
+
+    Parameters
+    ----------
+    args : from ``options``
+    id : str, by which the job's processes are found
+
+    Returns
+    -------
+    mpi : one of ``mpirun``'s classes
+    job : Job
+    module : str or None, the module that its program is
+
+    Raises
+    ------
+    BadInput : a mistake in the inventory, no such program, node or MPI
+    """
+    known = inventory.load(args.hostfiles, args.inventory)
+    program, module = resolve(args.program)
+    mpi = mpirun.installed()
+    hosts = hosts_on(args.on, known, args.hostfiles)
+    hosts = tuple(sorted(hosts, key=lambda host: not inventory.is_local(host)))  # rank 0, which writes, comes here
+    probes = _probes(args.hostfiles)
+    job = Job(hosts, tuple(program), args.n, known.network, threads=args.threads, id=id,
+              crowded=any(held(host, probes) for host in hosts), ssh=users_file(known),
+              tagged=mpi.tag is not None and (mpi.prompt or not sys.stdout.isatty()))
+    return mpi, replace(job, bind=args.bind_to or _binding(job, probes)), module
+
+
+def tried(mpi, job, timeout, module):
+    """One run of mpirun, after which nothing of it is left on hosts that answer; says why it failed, if it did.
+
+    Parameters
+    ----------
+    mpi, job : from ``planned``
+    timeout : float, limit of time [s], or None
+    module : from ``planned``
+
+    Returns
+    -------
+    outcome : attempt.Outcome
+    lost : set of str, addresses of hosts that do not answer
+
+    Raises
+    ------
+    Fault : mpirun cannot be started
+    """
+    outcome = _once(mpi, job, timeout, module)
+    ended, lost = attempt.clean(job) if outcome.code else ({}, set())
+    if not outcome.code and not mpi.trusted and job.is_remote:  # a node may have gone, and the exit code hides it
+        lost = {host.address for host in job.hosts} - attempt.alive(job.hosts)
+        if lost or mpi.failure(job, outcome.said):
+            outcome.code = 255
+            ended, lost = attempt.clean(job)
+    if outcome.code:
+        _explain(mpi, job, outcome, ended, lost, module)
+    else:
+        outcome.screen.tell()
+    return outcome, lost
+
+
+def _once(mpi, job, timeout, module):
     command = mpi.command(job)
     typed = shlex.join(["brmpi", "run", *sys.argv[2:]])
     launch = json.dumps({"command": shown(mpi, job), "typed": typed, "job": job.id,
                          "hosts": {host.name or host.address: host.slots for host in job.hosts}})
     try:
-        return attempt.run(mpi, job, command, launch, args.timeout, gentle=(module or "").startswith("brmpi."))
+        return attempt.run(mpi, job, command, launch, timeout, gentle=(module or "").startswith("brmpi."))
     except OSError as error:
         raise Fault(f"{error.filename or command[0]}: cannot be started: {error.strerror}") from error
 
@@ -157,7 +220,8 @@ def hosts_on(on, known, folder):
 
     Parameters
     ----------
-    on : str, names of hostfiles (nodes, roles, architectures) or nodes with commas between, or None for all
+    on : str, names of hostfiles (nodes, roles, architectures) or nodes with commas between, or None for all; behind a
+        node's name may stand ``:`` and its slots
     known : inventory.Inventory
     folder : path of the hostfiles
 
@@ -175,8 +239,13 @@ def hosts_on(on, known, folder):
         on = "all"
     found = {}
     for name in filter(None, (word.strip() for word in on.split(","))):
+        name, colon, some = name.partition(":")
+        if colon and not (some.isdecimal() and int(some) and name in [node.name for node in known.nodes]):
+            raise BadInput(f"--on {name}:{some}: must be a node and its slots, such as octavia:4")
         file = Path(folder, name)
-        if "/" not in name and file.is_file() and file.suffix == "":
+        if colon:
+            lines = [(known.node(name).address, int(some))]
+        elif "/" not in name and file.is_file() and file.suffix == "":
             lines = hostfile_lines(file)
         elif name in [node.name for node in known.nodes]:
             node = known.node(name)
@@ -332,7 +401,7 @@ def _parser():
     parser.add_argument("program", metavar="PROGRAM", nargs=argparse.REMAINDER,
                         help="a program of brmpi (nbody), a module, a Python file, or -- and any program")
     parser.add_argument("--on", metavar="NAMES", help="hostfiles (all, a role, an architecture) or nodes, with commas "
-                        "between (all)")
+                        "between; octavia:2 takes two slots of that node (all)")
     parser.add_argument("-n", metavar="N", type=int, help="ranks (one on each slot)")
     parser.add_argument("--threads", metavar="N", type=int, help="threads of each rank (slots / ranks)")
     parser.add_argument("--bind-to", choices=("none", "core", "socket", "hwthread", "numa"),
@@ -360,18 +429,9 @@ class _Checked:
         ----------
         argv : list of str
         """
-        split = argv.index("--") if "--" in argv else len(argv)
-        mine, rest, words = [], [], list(argv[:split])
-        while words:
-            word = words.pop(0)
-            if word in self.MINE and words:
-                mine += [word, words.pop(0)]
-            elif word == "--dry-run" or word.partition("=")[0] in self.MINE or (not rest and word.startswith("-")):
-                mine.append(word)
-            else:
-                rest.append(word)
+        mine, program = apart(argv, self.MINE, ("--dry-run",))
         args = self.parser.parse_args(mine)
-        args.program = rest + argv[split:] if not rest else rest + argv[split + 1:]
+        args.program = program
         if not args.program:
             raise BadInput("brmpi run: name a program, such as nbody")
         for key in ("n", "threads"):

@@ -1,5 +1,6 @@
 """Which MPI there is here: ``installed`` gives the class that writes its command lines."""
 
+import functools
 import os
 import re
 import shutil
@@ -28,10 +29,15 @@ def installed():
     if program is None:
         raise BadInput("mpirun is not installed: make install, or apt-get install openmpi-bin")
     try:
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
+        return of(_version(program, Path(program).stat().st_mtime_ns))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadInput(f"{program} --version: does not answer: {error}") from error
-    return of(said)
+
+
+@functools.lru_cache(maxsize=8)
+def _version(program, _):
+    """What a program says of itself; asked once, as long as the file is the same."""
+    return subprocess.run([program, "--version"], capture_output=True, text=True, timeout=20).stdout
 
 
 def of(said):

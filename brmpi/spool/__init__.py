@@ -1,0 +1,1 @@
+"""Queued runs in Redis: submit, place, run, resume. Never imports mpi4py."""

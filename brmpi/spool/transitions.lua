@@ -1,0 +1,776 @@
+-- Every change of the spool's state, each whole or not at all: KEYS[1] is the prefix of all keys, ARGV[1] the
+-- transition, the rest its arguments. Times are Redis's own. docs/spool.md draws the states.
+if redis.replicate_commands then redis.replicate_commands() end  -- before Redis 7, scripts that ask for the time
+
+local P, op = KEYS[1], ARGV[1]
+local call = redis.call
+local clock = call('TIME')
+local now = clock[1] + clock[2] / 1e6
+
+-- Seconds: of a running attempt's lease, until one is claimed, until a node is silent, that nobody was here or the clock
+-- jumped, to hear of all nodes after a restart. `settings` may say otherwise.
+local times = call('HMGET', P .. 'settings', 'lease', 'claim', 'silent', 'gap', 'hold', 'depth')
+local LEASE, CLAIM, SILENT = tonumber(times[1] or 30), tonumber(times[2] or 10), tonumber(times[3] or 15)
+local GAP, HOLD = tonumber(times[4] or 12), tonumber(times[5] or 20)
+local EVENTS = 10000                         -- that are kept
+local DEPTH = tonumber(times[6] or 1000)     -- kinds of jobs that are tried in one pass
+local PLANS = 10                             -- jobs for which a reservation is looked for, in one pass
+local TOP = 1e12                             -- jobs of one priority
+local REMEMBERED = 30 * 86400                -- seconds that a submission's key is known
+
+local function key(...) return P .. table.concat({...}, ':') end
+local function stamp(t) return string.format('%.4f', t) end
+local function job(id, field) return call('HGET', key('job', id), field) end
+local function set(id, ...) call('HSET', key('job', id), ...) end
+local function number(id, field) return tonumber(job(id, field) or '0') or 0 end
+
+local function event(kind, id, text)
+  call('XADD', key('events'), 'MAXLEN', '~', EVENTS, '*', 'kind', kind, 'job', id or '', 'text', text or '')
+end
+
+local function tell(node, word, id, fence, tag)
+  call('RPUSH', key('inbox', node), word .. ' ' .. id .. ' ' .. fence .. ' ' .. (tag or '-'))
+end
+
+local function label(id)  -- what processes of its attempts carry, before the fence
+  return (call('GET', key('name')) or 'spool') .. '-' .. id .. '.'
+end
+
+-- A job is in one of these sets, by its state: what is not over, and what is.
+local function move(id, state, why)
+  local before = job(id, 'state')
+  if before and before ~= state then call('ZREM', key('state', before), id) end
+  call('ZADD', key('state', state), stamp(now), id)
+  set(id, 'state', state, 'why', why or '', 'changed', stamp(now))
+  event(state, id, why)
+end
+
+---- queue --------------------------------------------------------------------------------------------------------
+
+local function enqueue(id, score, class)
+  score, class = score or job(id, 'score'), class or job(id, 'class')
+  call('ZADD', key('ready'), score, id)
+  call('ZADD', key('ready', class), score, id)
+  call('ZADD', key('classes'), 'LT', score, class)
+end
+
+local function head(class)  -- first job of a class, which is forgotten where it has none
+  local first = call('ZRANGE', key('ready', class), 0, 0, 'WITHSCORES')
+  if first[1] then
+    call('ZADD', key('classes'), first[2], class)
+    return first[1], tonumber(first[2])
+  end
+  call('ZREM', key('classes'), class)
+end
+
+local function dequeue(id)
+  local class = job(id, 'class')
+  call('ZREM', key('ready'), id)
+  call('ZREM', key('ready', class), id)
+  head(class)
+end
+
+---- nodes --------------------------------------------------------------------------------------------------------
+
+local function nodes()
+  local found = {}
+  for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+    local row = call('HMGET', key('node', name), 'slots', 'free', 'memory', 'room', 'tags', 'state', 'drained', 'speed')
+    local tags = {}
+    for word in string.gmatch(row[5] or '', '%S+') do tags[word] = true end
+    found[#found + 1] = {name = name, slots = tonumber(row[1]) or 0, free = tonumber(row[2]) or 0,
+      memory = tonumber(row[3]) or 0, room = tonumber(row[4]) or 0, tags = tags, speed = tonumber(row[8]) or 0,
+      open = row[6] == 'up' and row[7] ~= '1'}
+  end
+  table.sort(found, function(a, b) return a.name < b.name end)
+  return found
+end
+
+local function debit(name, slots, memory)
+  call('HINCRBY', key('node', name), 'free', string.format('%d', -slots))
+  call('HINCRBY', key('node', name), 'room', string.format('%d', -memory))
+end
+
+-- Ranks of a job on nodes: {node, slots, memory} of each, or nil.
+local function fit(need, all)
+  local open = {}
+  for _, node in ipairs(all) do
+    local good = node.open
+    for _, tag in ipairs(need.tags) do good = good and (node.tags[tag] or node.name == tag) end
+    if good and #need.nodes > 0 then
+      good = false
+      for _, name in ipairs(need.nodes) do good = good or name == node.name or node.tags[name] end
+    end
+    if good then
+      local ranks = math.floor(node.free / need.threads)
+      if need.memory > 0 then ranks = math.min(ranks, math.floor(node.room / need.memory)) end
+      if ranks > 0 then
+        local liked = #need.prefer + 1
+        for place = #need.prefer, 1, -1 do
+          if node.tags[need.prefer[place]] or node.name == need.prefer[place] then liked = place end
+        end
+        open[#open + 1] = {node = node, ranks = ranks, liked = liked}
+      end
+    end
+  end
+  -- the fewest nodes: one that just suffices if there is one, else the roomiest first
+  table.sort(open, function(a, b)
+    if a.liked ~= b.liked then return a.liked < b.liked end
+    local fits, too = a.ranks >= need.ranks, b.ranks >= need.ranks
+    if fits ~= too then return fits end
+    if a.node.speed ~= b.node.speed and fits then return a.node.speed > b.node.speed end
+    if a.ranks ~= b.ranks then return (a.ranks < b.ranks) == fits end
+    return a.node.name < b.node.name
+  end)
+  local left, found = need.ranks, {}
+  for _, one in ipairs(open) do
+    if left > 0 then
+      local ranks = math.min(left, one.ranks)
+      found[#found + 1] = {one.node, ranks * need.threads, ranks * need.memory}
+      left = left - ranks
+    end
+  end
+  if left == 0 then return found end
+end
+
+-- When a job that does not fit now would, if what runs ends at its limit: the time, and the nodes it would have.
+local function reserved(need, all)
+  local copy, byname, ends = {}, {}, {}
+  for place, node in ipairs(all) do
+    local one = {}
+    for name, value in pairs(node) do one[name] = value end
+    copy[place], byname[node.name] = one, one
+  end
+  for _, state in ipairs({'placed', 'running', 'ending'}) do
+    for _, id in ipairs(call('ZRANGE', key('state', state), 0, -1)) do
+      local limit, started = number(id, 'limit'), tonumber(job(id, 'started') or '') or now
+      ends[#ends + 1] = {limit > 0 and math.max(started + limit, now) or math.huge, id}
+    end
+  end
+  table.sort(ends, function(a, b) if a[1] ~= b[1] then return a[1] < b[1] end return a[2] < b[2] end)
+  for _, one in ipairs(ends) do
+    local held = call('HGETALL', key('alloc', one[2]))
+    for place = 1, #held, 2 do
+      local node = byname[held[place]]
+      if node then
+        local slots, memory = string.match(held[place + 1], '^(%d+) (%d+)')
+        node.free, node.room = node.free + slots, node.room + memory
+      end
+    end
+    local found = fit(need, copy)
+    if found then
+      local kept, then_free = {}, {}
+      for _, part in ipairs(found) do kept[part[1].name] = part end
+      for name, node in pairs(byname) do then_free[name] = {node.free, node.room} end
+      return {time = one[1], kept = kept, free = then_free}
+    end
+  end
+end
+
+-- Whether a job that is let by cannot delay the one that waits at the head.
+local function harmless(need, found, plan)
+  if need.limit <= 0 then return false end
+  if plan.time < math.huge and now + need.limit <= plan.time then return true end
+  for _, part in ipairs(found) do
+    local kept = plan.kept[part[1].name]
+    if kept then
+      local free = plan.free[part[1].name]
+      if free[1] - part[2] < kept[2] or free[2] - part[3] < kept[3] then return false end
+    end
+  end
+  for _, part in ipairs(found) do  -- what it takes is no longer there for others that are let by
+    local free = plan.free[part[1].name]
+    free[1], free[2] = free[1] - part[2], free[2] - part[3]
+  end
+  return true
+end
+
+local function place(id, need, found)
+  local fence, ranks = call('INCR', key('fence')), {}
+  for order, part in ipairs(found) do
+    debit(part[1].name, part[2], part[3])
+    part[1].free, part[1].room = part[1].free - part[2], part[1].room - part[3]
+    call('HSET', key('alloc', id), part[1].name, part[2] .. ' ' .. part[3])
+    call('SADD', key('on', part[1].name), id)
+    ranks[order] = part[1].name .. ' ' .. part[2] .. ' ' .. part[3]
+  end
+  dequeue(id)
+  set(id, 'fence', fence, 'head', found[1][1].name, 'hosts', table.concat(ranks, ','), 'tag',
+    label(id) .. fence, 'placed', stamp(now))
+  call('ZADD', key('leases'), stamp(now + CLAIM), id)
+  move(id, 'placed')
+  tell(found[1][1].name, 'run', id, fence)
+end
+
+-- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
+local function sound(id)
+  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence')
+  if good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5]) then
+    local fine, need = pcall(cjson.decode, row[2])
+    if fine and type(need) == 'table' and tonumber(need.ranks) and type(need.tags) == 'table' then return true end
+  end
+  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
+  for _, state in ipairs({'waiting', 'queued', 'delayed', 'placed', 'running', 'ending', 'done', 'failed', 'cancelled'}) do
+    call('ZREM', key('state', state), id)
+  end
+  for _, set in ipairs({'ready', 'delayed', 'leases'}) do call('ZREM', key(set), id) end
+  for _, class in ipairs(call('ZRANGE', key('classes'), 0, -1)) do
+    if call('ZREM', key('ready', class), id) == 1 and call('EXISTS', key('ready', class)) == 0 then
+      call('ZREM', key('classes'), class)
+    end
+  end
+  if call('EXISTS', key('job', id)) == 1 then call('RENAME', key('job', id), key('aside', id)) end
+  call('HSET', key('job', id), 'id', id, 'state', 'broken', 'why', 'its record cannot be read', 'changed', stamp(now))
+  call('ZADD', key('state', 'broken'), stamp(now), id)
+  for _, name in ipairs(call('HKEYS', key('alloc', id))) do tell(name, 'kill', id, '0', label(id)) end
+  event('broken', id, 'its record cannot be read')
+  return false
+end
+
+local function held()  -- why nothing may be placed, or nil
+  local why = call('GET', key('paused'))
+  if why then return why end
+  local till = tonumber(call('GET', key('hold')) or '0')
+  if till > now and call('SCARD', key('awaited')) > 0 then return 'Redis was restarted: nodes are to report first' end
+end
+
+-- One pass: first fit by priority, then age. The first job that does not fit gets a reservation; those behind it are
+-- let by if they have a limit of time and cannot delay it.
+local function pass()
+  if DEPTH < 1 or held() then return end
+  local all, free = nodes(), 0
+  for _, node in ipairs(all) do if node.open then free = free + node.free end end
+  if free <= 0 then return end
+  local queue, plan = {}, nil
+  local order = call('ZRANGE', key('classes'), 0, DEPTH - 1, 'WITHSCORES')
+  for i = 1, #order, 2 do queue[#queue + 1] = {order[i], tonumber(order[i + 1])} end
+  local first, planned = 1, 0
+  while first <= #queue and free > 0 do
+    local class = queue[first][1]
+    local id = head(class)
+    first = first + 1
+    while id and not sound(id) do id = head(class) end
+    if id then
+      local need = cjson.decode(class)
+      local found = fit(need, all)
+      if found and plan and not harmless(need, found, plan) then found = nil end
+      if found then
+        place(id, need, found)
+        for _, part in ipairs(found) do free = free - part[2] end
+        local _, score = head(class)
+        if score then  -- back into the order
+          local at = first
+          while at <= #queue and queue[at][2] < score do at = at + 1 end
+          table.insert(queue, at, {class, score})
+        end
+      elseif not plan and planned < PLANS then
+        planned, plan = planned + 1, reserved(need, all)
+      end
+    end
+  end
+end
+
+---- ends ---------------------------------------------------------------------------------------------------------
+
+local function over(id)  -- those who wait for it
+  local state = job(id, 'state')
+  for _, waiting in ipairs(call('SMEMBERS', key('after', id))) do
+    if job(waiting, 'state') == 'waiting' then
+      if state == 'done' then
+        if call('HINCRBY', key('job', waiting), 'left', -1) <= 0 then
+          move(waiting, 'queued')
+          enqueue(waiting)
+        end
+      else
+        move(waiting, 'cancelled', 'job ' .. id .. ' is ' .. state)
+        over(waiting)
+      end
+    end
+  end
+  call('DEL', key('after', id))
+end
+
+local function ended(id, state, why)
+  set(id, 'ended', stamp(now))
+  call('ZREM', key('leases'), id)
+  move(id, state, why)
+  over(id)
+end
+
+local function settle(id)  -- what comes after an attempt of which nothing is left
+  local result, code = job(id, 'result'), number(id, 'code')
+  call('ZREM', key('leases'), id)
+  call('DEL', key('alloc', id))
+  if result == 'done' then return ended(id, 'done') end
+  if job(id, 'cancel') == '1' then return ended(id, 'cancelled', 'as asked') end
+  local why = job(id, 'last')
+  if result == 'lost' then
+    local losses = call('HINCRBY', key('job', id), 'losses', 1)
+    if losses > number(id, 'cap') then
+      return ended(id, 'failed', why .. ', for the ' .. losses .. '. time: its limit of that is ' .. number(id, 'cap'))
+    end
+    move(id, 'queued', why)
+    return enqueue(id)
+  end
+  local failures = call('HINCRBY', key('job', id), 'failures', 1)
+  if code == 2 or code == 124 or failures > number(id, 'retries') then return ended(id, 'failed', why) end
+  local due = now + 2 ^ math.min(failures, 8)
+  call('ZADD', key('delayed'), stamp(due), id)
+  set(id, 'due', stamp(due))
+  move(id, 'delayed', why)
+end
+
+local function release(id, name)
+  local had = call('HGET', key('alloc', id), name)
+  if not had then return end
+  local slots, memory = string.match(had, '^(%d+) (%d+)')
+  call('HDEL', key('alloc', id), name)
+  call('SREM', key('on', name), id)
+  debit(name, -slots, -memory)
+end
+
+local function freed(id)
+  if call('EXISTS', key('alloc', id)) == 0 then settle(id) end
+end
+
+-- An attempt is over, or has to be: its nodes give their slots back as each says that nothing of it is left there.
+local function stop(id, result, code, why, clean)
+  set(id, 'result', result, 'code', code, 'last', why)
+  call('ZREM', key('leases'), id)
+  local fence, left = job(id, 'fence'), call('HKEYS', key('alloc', id))
+  if clean then
+    for _, name in ipairs(left) do release(id, name) end
+  else
+    move(id, 'ending', why)
+    for _, name in ipairs(left) do tell(name, 'kill', id, fence, job(id, 'tag')) end
+  end
+  freed(id)
+end
+
+local function rebooted(name)  -- nothing that ran there before is left
+  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
+    local state, at = job(id, 'state'), job(id, 'head')
+    if state == 'broken' then release(id, name) end
+    if state == 'running' or (state == 'placed' and at == name) then
+      stop(id, 'lost', 255, name .. ' was started anew', false)
+    end
+    if job(id, 'state') == 'ending' then
+      release(id, name)
+      freed(id)
+    end
+  end
+end
+
+---- transitions --------------------------------------------------------------------------------------------------
+
+local ops = {}
+
+local function known(id)
+  return call('EXISTS', key('job', id)) == 1
+end
+
+-- Jobs, as JSON; returns their ids. Those of an array are one entry with `count`: ids <number>-0, <number>-1, …
+function ops.submit(text)
+  local ids = {}
+  for _, one in ipairs(cjson.decode(text)) do
+    local before = one.key and call('GET', key('key', one.key))
+    if before then
+      ids[#ids + 1] = before
+    else
+      local unmet, failed = {}, nil
+      for _, id in ipairs(one.after or {}) do
+        local each = {id}
+        if call('EXISTS', key('array', id)) == 1 then
+          each = {}
+          for i = 0, tonumber(call('GET', key('array', id))) - 1 do each[#each + 1] = id .. '-' .. i end
+        end
+        for _, other in ipairs(each) do
+          local state = job(other, 'state')
+          if not state then return redis.error_reply('SPOOL after ' .. other .. ': there is no such job') end
+          if state == 'failed' or state == 'cancelled' or state == 'broken' then failed = failed or {other, state} end
+          if state ~= 'done' then unmet[#unmet + 1] = other end
+        end
+      end
+      local base = tostring(call('INCR', key('seq')))
+      local count, score = one.count or 0, (1000 - one.priority) * TOP + tonumber(base)
+      if count > 0 then call('SET', key('array', base), count) end
+      for i = 0, math.max(count, 1) - 1 do
+        local id, at = base, score
+        if count > 0 then id, at = base .. '-' .. i, score + i / 1e6 end
+        at = string.format('%.7f', at)
+        call('HSET', key('job', id), 'id', id, 'spec', one.spec, 'class', one.class, 'limit', one.limit,
+          'priority', one.priority, 'retries', one.retries, 'cap', one.cap, 'score', at, 'fence', 0, 'attempt', 0,
+          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet)
+        if failed then
+          move(id, 'cancelled', 'job ' .. failed[1] .. ' is ' .. failed[2])
+        elseif #unmet > 0 then
+          for _, other in ipairs(unmet) do call('SADD', key('after', other), id) end
+          move(id, 'waiting')
+        else
+          call('ZADD', key('state', 'queued'), stamp(now), id)
+          set(id, 'state', 'queued', 'why', '', 'changed', stamp(now))
+          enqueue(id, at, one.class)
+        end
+      end
+      event('submitted', base, one.name)
+      if one.key then call('SET', key('key', one.key), base, 'EX', REMEMBERED) end
+      ids[#ids + 1] = base
+    end
+  end
+  pass()
+  return ids
+end
+
+-- The head's agent takes an attempt: returns the job's record, or nothing where it is no longer that attempt's turn.
+function ops.started(id, fence, node)
+  if job(id, 'state') ~= 'placed' or job(id, 'fence') ~= fence or job(id, 'head') ~= node then return {} end
+  local attempt = call('HINCRBY', key('job', id), 'attempt', 1)
+  set(id, 'started', stamp(now), 'result', '', 'code', '')
+  call('ZADD', key('leases'), stamp(now + LEASE), id)
+  move(id, 'running')
+  return call('HGETALL', key('job', id))
+end
+
+-- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint). 'late' where it is no longer its turn.
+function ops.finish(id, fence, result, code, why)
+  local state = job(id, 'state')
+  if job(id, 'fence') ~= fence or number(id, 'accepted') == tonumber(fence) then return 'late' end
+  if state == 'ending' and job(id, 'result') == 'lost' then  -- given up too early: nothing else has begun
+    set(id, 'accepted', fence, 'result', result, 'code', code, 'last', why)
+    freed(id)
+    return 'ok'
+  end
+  if state ~= 'running' then return 'late' end
+  set(id, 'accepted', fence)
+  stop(id, result, code, why, result == 'done')
+  pass()
+  return 'ok'
+end
+
+-- A node's agent: nothing of this attempt is left there.
+function ops.confirm(id, fence, node)
+  if job(id, 'state') == 'broken' then
+    release(id, node)
+    pass()
+    return 'ok'
+  end
+  if job(id, 'fence') ~= fence then return 'late' end
+  if job(id, 'state') ~= 'ending' then return 'early' end
+  release(id, node)
+  freed(id)
+  pass()
+  return 'ok'
+end
+
+function ops.cancel(id)
+  local state = job(id, 'state')
+  if not state then return '' end
+  if state == 'queued' then dequeue(id) end
+  if state == 'delayed' then call('ZREM', key('delayed'), id) end
+  if state == 'queued' or state == 'delayed' or state == 'waiting' then
+    ended(id, 'cancelled', 'as asked')
+    pass()
+  elseif state == 'placed' then
+    set(id, 'cancel', 1)
+    stop(id, 'failed', '', 'cancelled before it began', true)
+    pass()
+  elseif state == 'running' then
+    set(id, 'cancel', 1)
+    event('asked', id, 'to be cancelled')
+    tell(job(id, 'head'), 'stop', id, job(id, 'fence'))
+  elseif state == 'ending' then
+    set(id, 'cancel', 1)
+  end
+  return job(id, 'state')
+end
+
+-- A job that is over, once more from its checkpoint.
+function ops.requeue(id)
+  local state = job(id, 'state')
+  if state ~= 'failed' and state ~= 'cancelled' and state ~= 'done' then return state or '' end
+  set(id, 'cancel', 0, 'failures', 0, 'losses', 0, 'ended', '', 'result', '')
+  move(id, 'queued', 'once more, as asked')
+  enqueue(id)
+  pass()
+  return 'queued'
+end
+
+local function slots(name, count, memory)  -- free = slots - sum of what is allocated, always
+  local free, room = tonumber(count), tonumber(memory)
+  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
+    local had = call('HGET', key('alloc', id), name)
+    if had then
+      local taken, bytes = string.match(had, '^(%d+) (%d+)')
+      free, room = free - taken, room - bytes
+    else
+      call('SREM', key('on', name), id)
+    end
+  end
+  call('HSET', key('node', name), 'slots', count, 'memory', memory, 'free', free, 'room', room)
+end
+
+local function raise(id, fence)  -- numbers that were given out are not given out again
+  local base = tonumber(string.match(id, '^%d+'))
+  if base and tonumber(call('GET', key('seq')) or '0') < base then call('SET', key('seq'), base) end
+  if tonumber(call('GET', key('fence')) or '0') < fence then call('SET', key('fence'), string.format('%d', fence)) end
+end
+
+-- Somebody has seen a later state than this: then something was lost, and nothing is placed until a person says so.
+local function seen(about)
+  local epoch, count = call('GET', key('epoch')), tonumber(call('GET', key('count')) or '0')
+  if (about.epoch or '') == '' or call('SISMEMBER', key('epochs'), about.epoch) == 1 then return end
+  local why
+  if epoch ~= about.epoch then
+    why = 'this is not the Redis that the jobs up to ' .. about.seq .. ' were given to, or it was emptied'
+  elseif count < about.count then
+    why = 'Redis has lost the last ' .. string.format('%d', about.count - count) .. ' changes'
+    local had = tonumber(call('GET', key('seq')) or '0')
+    if had < about.seq then why = why .. ', jobs ' .. string.format('%d to %d', had + 1, about.seq) .. ' among them' end
+  end
+  raise(tostring(about.seq), about.fence)
+  if why then
+    call('SADD', key('lost'), about.epoch)
+    if not call('GET', key('paused')) then
+      call('SET', key('paused'), why)
+      event('paused', '', why)
+    end
+  end
+end
+
+-- A node's agent begins: what it has, and which attempts it knows of, "id fence" each.
+function ops.register(name, text)
+  local about = cjson.decode(text)
+  seen(about)
+  local before = call('HGET', key('node', name), 'boot')
+  call('SADD', key('nodes'), name)
+  call('SREM', key('awaited'), name)
+  call('HSET', key('node', name), 'name', name, 'boot', about.boot, 'agent', about.agent, 'tags', about.tags,
+    'state', 'up', 'seen', stamp(now), 'speed', about.speed, 'address', about.address)
+  slots(name, about.slots, about.memory)
+  call('DEL', key('inbox', name))
+  if before and before ~= about.boot then rebooted(name) end
+  local mine = {}
+  for _, word in ipairs(about.attempts) do mine[word] = true end
+  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
+    local state, fence = job(id, 'state'), job(id, 'fence')
+    if state == 'running' and job(id, 'head') == name and not mine[id .. ' ' .. fence] then
+      stop(id, 'lost', 255, 'the agent on ' .. name .. ' lost it', false)  -- claimed, and not begun
+    elseif state == 'placed' and job(id, 'head') == name then
+      tell(name, 'run', id, fence)
+    elseif state == 'ending' then
+      tell(name, 'kill', id, fence, job(id, 'tag'))
+    elseif state == 'running' and job(id, 'head') == name and job(id, 'cancel') == '1' then
+      tell(name, 'stop', id, fence)
+    end
+  end
+  event('node', '', name .. ' is up')
+  pass()
+  return tostring(math.min(LEASE / 6, SILENT / 3, GAP / 2.4))  -- seconds between its signs of life
+end
+
+local function tick()
+  local before = tonumber(call('GET', key('tick')) or '')
+  call('SET', key('tick'), stamp(now))
+  local jumped = before and (now - before > GAP or now < before - 1) and now - before or 0
+  if jumped ~= 0 then  -- the clock jumped, or nobody was here to renew: all begin anew
+    for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do call('ZINCRBY', key('leases'), jumped, id) end
+    for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+      if call('HGET', key('node', name), 'state') == 'up' then call('HSET', key('node', name), 'seen', stamp(now)) end
+    end
+    if jumped < 0 then
+      for _, id in ipairs(call('ZRANGE', key('delayed'), 0, -1)) do call('ZINCRBY', key('delayed'), jumped, id) end
+    end
+    return
+  end
+  local changed = false
+  for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+    local row = call('HMGET', key('node', name), 'state', 'seen')
+    if row[1] == 'up' and now - (tonumber(row[2]) or 0) > SILENT then
+      call('HSET', key('node', name), 'state', 'silent')
+      event('node', '', name .. ' is silent')
+    end
+  end
+  for _, id in ipairs(call('ZRANGEBYSCORE', key('leases'), '-inf', now)) do
+    if job(id, 'state') == 'placed' then  -- nobody took it: nothing has begun, and with another fence nothing can
+      set(id, 'fence', call('INCR', key('fence')))
+      for _, name in ipairs(call('HKEYS', key('alloc', id))) do release(id, name) end
+      call('ZREM', key('leases'), id)
+      move(id, 'queued', job(id, 'head') .. ' did not take it')
+      enqueue(id)
+    else
+      stop(id, 'lost', 255, job(id, 'head') .. ' has not been heard of', false)
+    end
+    changed = true
+  end
+  for _, id in ipairs(call('ZRANGEBYSCORE', key('delayed'), '-inf', now)) do
+    call('ZREM', key('delayed'), id)
+    move(id, 'queued', job(id, 'last'))
+    enqueue(id)
+    changed = true
+  end
+  local till = tonumber(call('GET', key('hold')) or '0')
+  if till > 0 and (till <= now or call('SCARD', key('awaited')) == 0) then
+    call('DEL', key('hold'), key('awaited'))
+    changed = true
+  end
+  if changed then pass() end
+end
+
+-- A node is there: its attempts' leases are renewed. Returns 'ok' or 'unknown', and the attempts that are no longer its own.
+function ops.beat(name, agent, ...)
+  local row = call('HMGET', key('node', name), 'agent', 'state')
+  if row[1] ~= agent then return {'unknown'} end
+  call('HSET', key('node', name), 'seen', stamp(now), 'state', 'up')
+  local said = {'ok'}
+  for _, word in ipairs({...}) do
+    local id, fence = string.match(word, '^(%S+) (%S+)$')
+    if job(id, 'state') == 'running' and job(id, 'fence') == fence and job(id, 'head') == name then
+      call('ZADD', key('leases'), stamp(now + LEASE), id)
+    else
+      said[#said + 1] = word
+    end
+  end
+  tick()
+  for _, id in ipairs(call('SMEMBERS', key('on', name))) do  -- again, as a message may be lost
+    local state = job(id, 'state')
+    if state == 'ending' or state == 'broken' then
+      tell(name, 'kill', id, job(id, 'fence') or '0', job(id, 'tag') or label(id))
+    elseif state == 'running' and job(id, 'cancel') == '1' and job(id, 'head') == name then
+      tell(name, 'stop', id, job(id, 'fence'))
+    end
+  end
+  if row[2] ~= 'up' then
+    event('node', '', name .. ' is back')
+    pass()
+  end
+  return said
+end
+
+-- An agent ends in good order: nothing is placed there until it is back.
+function ops.leave(name, agent)
+  if call('HGET', key('node', name), 'agent') == agent then
+    call('HSET', key('node', name), 'state', 'silent')
+    event('node', '', name .. ': its agent has ended')
+  end
+  return 'ok'
+end
+
+-- No new jobs for a node, or again; or, with 'gone', a person's word that nothing runs there any more.
+function ops.drain(name, how)
+  if call('SISMEMBER', key('nodes'), name) == 0 then return '' end
+  call('HSET', key('node', name), 'drained', how == 'open' and '0' or '1')
+  event('node', '', name .. ': ' .. how)
+  if how == 'gone' then
+    call('HSET', key('node', name), 'state', 'gone')
+    call('HDEL', key('node', name), 'agent')
+    rebooted(name)
+  end
+  pass()
+  return how
+end
+
+-- An agent's own record of an attempt, running or over, that this Redis has lost.
+function ops.adopt(text)
+  local one = cjson.decode(text)
+  local state, fence = job(one.id, 'state'), tonumber(one.fence)
+  if state and number(one.id, 'fence') >= fence then return 'late' end
+  if state == 'queued' then dequeue(one.id) end
+  if state == 'delayed' then call('ZREM', key('delayed'), one.id) end
+  for _, name in ipairs(call('HKEYS', key('alloc', one.id))) do release(one.id, name) end
+  for name, value in pairs(one.record) do set(one.id, name, value) end
+  set(one.id, 'fence', one.fence, 'started', stamp(now))
+  raise(one.id, fence)
+  if one.result then  -- it is over, and that was lost
+    set(one.id, 'accepted', one.fence, 'result', one.result, 'code', one.code, 'last', one.why)
+    settle(one.id)
+    return 'ok'
+  end
+  for name, value in pairs(one.alloc) do
+    call('HSET', key('alloc', one.id), name, value)
+    call('SADD', key('on', name), one.id)
+    local taken, bytes = string.match(value, '^(%d+) (%d+)')
+    debit(name, taken, bytes)
+  end
+  call('ZADD', key('leases'), stamp(now + LEASE), one.id)
+  move(one.id, 'running', 'taken over from ' .. one.record.head)
+  return 'ok'
+end
+
+-- free = slots - sum of allocations; every job in the set of its state. Returns what was mended.
+function ops.reconcile()
+  local said = {}
+  for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+    local row = call('HMGET', key('node', name), 'slots', 'memory', 'free', 'room')
+    slots(name, row[1] or 0, row[2] or 0)
+    local after = call('HMGET', key('node', name), 'free', 'room')
+    if after[1] ~= row[3] or after[2] ~= row[4] then
+      said[#said + 1] = name .. ': ' .. (row[3] or 'no') .. ' slots were free, ' .. after[1] .. ' are'
+    end
+  end
+  pass()
+  return said
+end
+
+function ops.pass()
+  pass()
+  return 'ok'
+end
+
+-- What somebody has seen last: its epoch, and numbers.
+function ops.hello(epoch, count, seq, fence)
+  seen({epoch = epoch, count = tonumber(count), seq = tonumber(seq), fence = tonumber(fence)})
+  return call('GET', key('paused')) or ''
+end
+
+function ops.pause(why)
+  call('SET', key('paused'), why)
+  event('paused', '', why)
+  return 'ok'
+end
+
+-- A new spool, or a person's word that what was lost is known. `seq` and `fence`: the highest that anybody has seen.
+function ops.resume(epoch, seq, fence)
+  for name, least in pairs({seq = seq, fence = fence}) do
+    if tonumber(call('GET', key(name)) or '0') < tonumber(least) then call('SET', key(name), least) end
+  end
+  local before = call('GET', key('epoch'))
+  if before then call('SADD', key('epochs'), before) end
+  if call('EXISTS', key('lost')) == 1 then call('SUNIONSTORE', key('epochs'), key('epochs'), key('lost')) end
+  call('SETNX', key('name'), string.sub(epoch, 1, 8))
+  call('SET', key('epoch'), epoch)
+  call('DEL', key('paused'), key('lost'))
+  event('resumed', '', '')
+  pass()
+  return 'ok'
+end
+
+---- who asks -----------------------------------------------------------------------------------------------------
+
+-- A restart of Redis is seen by whoever comes first: nothing is placed before all nodes that were up have reported.
+local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
+local before = call('GET', key('run'))
+if before ~= run then
+  call('SET', key('run'), run)
+  if before then
+    call('SET', key('hold'), stamp(now + HOLD))
+    for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+      if call('HGET', key('node', name), 'state') == 'up' then call('SADD', key('awaited'), name) end
+    end
+    call('SET', key('tick'), stamp(now))
+    for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do
+      call('ZADD', key('leases'), 'GT', stamp(now + LEASE), id)
+    end
+    event('restarted', '', 'Redis')
+  end
+end
+
+local epoch = call('GET', key('epoch'))
+if op == 'submit' then
+  if not epoch then return redis.error_reply('SPOOL this Redis holds no spool: brmpi spool resume begins one') end
+  local why = call('GET', key('paused'))
+  if why then return redis.error_reply('SPOOL the spool is paused: ' .. why .. ': brmpi spool resume goes on') end
+end
+local count = call('INCR', key('count'))
+local said = ops[op](unpack(ARGV, 2))
+if type(said) == 'table' and said.err then return said end
+return {epoch or '', tostring(count), call('GET', key('seq')) or '0', call('GET', key('fence')) or '0', run, said}
