@@ -177,7 +177,7 @@ class Training:
         mine, whole = self._mine(places)
         count = sum(piece.stop - piece.start for piece in mine) if self.outer else len(places)
         scale, after = (1.0, 1 / count) if self.reduce.exact else (1 / max(count, 1), 1.0)
-        fits, begin = False, self.timers.seconds.get("gradient", 0.0)
+        fits, begin = False, self._busy()
         while not fits:
             self.reduce.start(parts=len(mine), whole=whole, scale=after)
             with self.timers("gradient"):
@@ -191,9 +191,13 @@ class Training:
             self._meet(count)
         self.tally += tally
         self.taken += 1
-        self.speeds = self.pace(int(tally[3]), self.timers.seconds["gradient"] - begin)
+        self.speeds = self.pace(int(tally[3]), self._busy() - begin)
         if self.case.patience and self.taken % self.order.steps == 0:
             self._consider()
+
+    def _busy(self):
+        """Seconds of this rank's own work, whatever its samples were: shares are to end at the same time."""
+        return self.timers.seconds.get("gradient", 0.0) + self.timers.seconds.get("update", 0.0)
 
     def _mine(self, places):
         """This rank's part of a step's samples, as slices of what is computed together; and how many all have."""
