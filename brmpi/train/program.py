@@ -25,7 +25,7 @@ GRAIN = 2.0**32  # losses are added up in integers of this part
 MOST = 2**31  # the largest loss of some samples that is told from others
 LARGE = 1e300  # a loss that any is better than
 MISTAKES = 60  # that are kept
-CHUNK = 64  # samples that are computed together where sums are not fixed
+CHUNK = 32  # samples that are computed together where sums are not fixed
 TRIAL = 0.05  # seconds of micro-batches that tell how fast a rank is
 
 
