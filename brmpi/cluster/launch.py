@@ -74,13 +74,14 @@ def options(words):
     return _parser().parse_args(words)
 
 
-def planned(args, id):
+def planned(args, id, hosts=None):
     """What mpirun is to start.
 
     Parameters
     ----------
     args : from ``options``
     id : str, by which the job's processes are found
+    hosts : tuple of Host, where it runs; by ``--on`` if None
 
     Returns
     -------
@@ -95,7 +96,7 @@ def planned(args, id):
     known = inventory.load(args.hostfiles, args.inventory)
     program, module = resolve(args.program)
     mpi = mpirun.installed()
-    hosts = hosts_on(args.on, known, args.hostfiles)
+    hosts = hosts or hosts_on(args.on, known, args.hostfiles)
     hosts = tuple(sorted(hosts, key=lambda host: not inventory.is_local(host)))  # rank 0, which writes, comes here
     probes = _probes(args.hostfiles)
     job = Job(hosts, tuple(program), args.n, known.network, threads=args.threads, id=id,

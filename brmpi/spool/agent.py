@@ -16,10 +16,11 @@ import sys
 import threading
 import time
 import uuid
+from pathlib import Path
 
 from brmpi import speeds
 from brmpi.arguments import Parser
-from brmpi.cluster import inventory
+from brmpi.cluster import atomic, inventory
 from brmpi.errors import BadInput, Fault
 from brmpi.spool import attempts, places, spec
 from brmpi.spool.store import PREFIX, Away, Refused, Store
@@ -438,6 +439,43 @@ def node_here(folder, name=None, slots=None, memory=None, tags=()):
             "speed": float(speed or 0), "address": node.address}
 
 
+def install(words, hostfiles):
+    """Write a unit of systemd for this user.
+
+    Parameters
+    ----------
+    words : list of str, further ones of ``brmpi agent``
+    hostfiles : path of the hostfiles
+
+    Returns
+    -------
+    int, the exit code
+
+    Raises
+    ------
+    Fault : it cannot be written
+    """
+    base = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    unit = base / "systemd/user/brmpi-agent.service"
+    kept = {"BRMPI_HOSTFILES": str(Path(hostfiles).absolute()), "PATH": os.environ.get("PATH", os.defpath)}
+    kept |= {name: os.environ[name] for name in ("BRMPI_SPOOL", "PYTHONPATH") if name in os.environ}
+    variables = "".join(f"Environment={_quoted(f'{name}={value}')}\n" for name, value in kept.items())
+    command = " ".join(_quoted(word) for word in (sys.executable, "-m", "brmpi", "agent", *words))
+    # KillMode: what supervises jobs goes on when the agent is stopped or started anew
+    atomic.write(unit, "[Unit]\nDescription=brmpi agent: queued runs on this node\nAfter=network-online.target\n\n"
+                 f"[Service]\nExecStart={command}\nWorkingDirectory={_quoted(str(Path.cwd()))}\n{variables}"
+                 "Restart=always\nRestartSec=2\nKillMode=process\n\n[Install]\nWantedBy=default.target\n")
+    print(f"{unit}: written. Now:\n  systemctl --user daemon-reload\n  systemctl --user enable --now brmpi-agent\n"
+          "  loginctl enable-linger    # so that it runs while nobody is logged in")
+    return 0
+
+
+def _quoted(word):
+    """A word as systemd reads it."""
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
+    return f'"{escaped}"'
+
+
 def main(argv):
     """``brmpi agent``.
 
@@ -463,6 +501,12 @@ def main(argv):
     parser.add_argument("--memory", metavar="SIZE", help="what jobs may have together, such as 3G (all)")
     parser.add_argument("--tags", metavar="WORDS", default="", help="what jobs may ask for, with commas between; its "
                         "roles, architecture and name are there already")
+    parser.add_argument(
+        "--install",
+        action="store_true",
+        help="write a unit of this user's systemd that runs it from the "
+        "start of the computer on, and say how to switch it on",
+    )
     parser.add_argument("--hostfiles", metavar="DIR", default=speeds.folder(),
                         help="folder of hostfiles and probes ($BRMPI_HOSTFILES, else ./hostfiles)")
     args = parser.parse_args(argv)
@@ -471,6 +515,8 @@ def main(argv):
     memory = spec.size(args.memory) if args.memory else None
     node = node_here(args.hostfiles, args.name, args.slots, memory, [word for word in args.tags.split(",") if word])
     address = places.address(args.hostfiles)
+    if args.install:
+        return install([word for word in argv if word != "--install"], args.hostfiles)
     folder = places.state() / "agent" / node["name"]
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     alone = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)  # a name that the kernel forgets with this process

@@ -18,7 +18,7 @@ from brmpi.arguments import Parser
 from brmpi.cluster import atomic
 from brmpi.errors import BadInput, Fault
 from brmpi.spool import places
-from brmpi.spool.store import PREFIX, Away, Store
+from brmpi.spool.store import PREFIX, STATES, Away, Store
 
 PORT = 6379
 # What the user "agent" may do, and only with the spool's keys: what transitions.lua, Store and agents need.
@@ -102,12 +102,15 @@ def main(argv):
         help="start: for other nodes too, at an address of this machine such "
         "as 192.168.1.15 or 192.168.1.15:6379, with passwords of its own",
     )
+    parser.add_argument("--json", action="store_true", help="status: for programs")
     args = parser.parse_args(argv)
     if args.listen and args.what != "start":
         raise BadInput(f"--listen: is of brmpi spool start, not of {args.what}")
     if args.what == "start":
         return _start(args.listen)
-    return {"stop": _stop, "status": _status, "resume": _resume}[args.what]()
+    if args.what == "status":
+        return _status(args.json)
+    return {"stop": _stop, "resume": _resume}[args.what]()
 
 
 def _start(listen):
@@ -295,23 +298,14 @@ def _stop():
     return 0
 
 
-def _status():
+def _status(as_json):
     store = Store(places.address())
-    why, counts = store.paused(), []
-    for state in (
-        "waiting",
-        "queued",
-        "delayed",
-        "placed",
-        "running",
-        "ending",
-        "done",
-        "failed",
-        "cancelled",
-        "broken",
-    ):
-        if count := store.ask("zcard", f"{PREFIX}state:{state}"):
-            counts.append(f"{count} {state}")
+    why = store.paused()
+    found = {state: store.ask("zcard", f"{PREFIX}state:{state}") for state in STATES}
+    if as_json:
+        print(json.dumps({"redis": store.address.url, "paused": why, "jobs": found, "nodes": store.nodes()}))
+        return 1 if why else 0
+    counts = [f"{count} {state}" for state, count in found.items() if count]
     print(f"spool: {store.address.url}; {', '.join(counts) or 'no jobs'}")
     for node in store.nodes():
         state = "drained" if node.get("drained") == "1" and node["state"] == "up" else node["state"]

@@ -6,11 +6,28 @@ from brmpi import speeds
 from brmpi.arguments import Parser, apart
 from brmpi.cluster import launch, table
 from brmpi.errors import BadInput
-from brmpi.spool import routing, spec
-from brmpi.spool.api import Spool
+from brmpi.spool import routing, slurm, spec
+from brmpi.spool.api import Spool, run_name
 
-VALUED = ("--on", "-n", "--threads", "--memory", "--arch", "--tags", "--time", "--priority", "--retries", "--losses",
-          "--after", "--array", "--key", "--name", "--kind", "--hostfiles")
+VALUED = (
+    "--engine",
+    "--on",
+    "-n",
+    "--threads",
+    "--memory",
+    "--arch",
+    "--tags",
+    "--time",
+    "--priority",
+    "--retries",
+    "--losses",
+    "--after",
+    "--array",
+    "--key",
+    "--name",
+    "--kind",
+    "--hostfiles",
+)
 FLAGS = ("--gpu", "--accelerator", "--explain", "--json")
 
 
@@ -42,6 +59,8 @@ def main(argv):
              "on": [word for word in (args.on or "").split(",") if word], "tags": tags,
              "limit": spec.seconds(args.time) if args.time else 0.0, "kind": args.kind}
     spool = Spool(folder=args.hostfiles)
+    if args.engine == "slurm":
+        return _slurm(args, program, found, needs)
     if args.explain:
         return _explain(spool, program, found, needs, args.json)
     job = spool.submit(program, name=args.name, priority=spec.priority(args.priority), retries=args.retries,
@@ -51,6 +70,21 @@ def main(argv):
         print(json.dumps({"id": job.id}))
     else:
         print(f"job {job.id}: see it with brmpi queue, brmpi logs -f {job.id}")
+    return 0
+
+
+def _slurm(args, program, found, needs):
+    """The same job for Slurm, which knows its nodes itself."""
+    need = spec.needs(needs["ranks"] or 1, needs["threads"], needs["memory"], needs["tags"],
+                      [word for word in needs["on"] if word != "all"], (), needs["limit"])
+    record = spec.record(program, need, name=args.name, priority=spec.priority(args.priority), retries=args.retries,
+                         cap=args.losses, after=[word for word in (args.after or "").split(",") if word],
+                         count=spec.indices(args.array) if args.array else 0, out=run_name(found[1], program))
+    if args.explain:
+        print(slurm.script(record), end="")
+        return 0
+    id = slurm.submit(record)
+    print(json.dumps({"id": id, "engine": "slurm"}) if args.json else f"job {id} of Slurm: see it with squeue")
     return 0
 
 
@@ -100,6 +134,12 @@ def _parser():
     parser.add_argument("--name", metavar="TEXT", help="for brmpi queue")
     parser.add_argument("--kind", metavar="NAME", help="kind of work: heavy, parallel, distributed, coordination (the "
                         "program's)")
+    parser.add_argument(
+        "--engine",
+        choices=("brmpi", "slurm"),
+        default="brmpi",
+        help="slurm: hand the same job to sbatch; with --explain only its script (brmpi)",
+    )
     parser.add_argument("--explain", action="store_true", help="say which nodes may have it and why, and queue nothing")
     parser.add_argument("--json", action="store_true", help="print {\"id\": …}")
     parser.add_argument("--hostfiles", metavar="DIR", default=speeds.folder(),

@@ -73,7 +73,7 @@ def run(order):
     words += ["--threads", str(order["threads"])] if order["threads"] > 1 else []
     words += ["--timeout", str(order["limit"])] if order["limit"] > 0 else []
     args = launch.options([*words, "x"])
-    args.program = _program(order)
+    args.program = program(order)
     mpi, job, module = launch.planned(args, order["tag"])
     outcome, lost = launch.tried(mpi, job, args.timeout, module)
     code = outcome.code
@@ -89,8 +89,17 @@ def run(order):
     return {"result": "failed", "code": code, "why": f"exit code {code}"}
 
 
-def _program(order):
-    """The job's program and its words, with the folder of its run: to go on from a checkpoint if there is one."""
+def program(order):
+    """A job's program and its words, with the folder of its run: to go on from a checkpoint if there is one.
+
+    Parameters
+    ----------
+    order : dict: ``argv``; ``out``, the run's folder, or None
+
+    Returns
+    -------
+    list of str
+    """
     argv, out = list(order["argv"]), order["out"]
     if not out:
         return argv
