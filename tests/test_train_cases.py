@@ -26,7 +26,8 @@ def test_every_case_is_known_and_says_what_it_shows():
         case.load(kind.Case, FOLDER / f"{name}.toml")
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.soak] * (name == "digits-conv"))
+                                  for name in PROGRAMS])
 def test_what_must_hold_holds(launch, tmp_path, name):
     done = launch(2, "-m", f"brmpi.train.{PROGRAMS[name].name}", FOLDER / f"{name}.toml", "--out", "run", timeout=110)
     assert done.returncode == 0, done.stderr
