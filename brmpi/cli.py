@@ -28,6 +28,7 @@ COMMANDS = {
     "collect": ("brmpi.spool.jobs:collect", "merge the results of jobs, or hand them to a reducer"),
     "drain": ("brmpi.spool.jobs:drain", "give a node no new jobs"),
     "agent": ("brmpi.spool.agent", "take queued jobs on this node"),
+    "completion": ("brmpi.completion", "let the shell complete commands, programs and jobs"),
     "spool": ("brmpi.spool.server", "start, stop and look at the Redis that keeps the queue"),
 }
 

@@ -57,6 +57,23 @@ def test_every_command_has_help(command, capsys):
     assert f"  {command} " in cli.usage()
 
 
+def test_a_shell_completes(tmp_path):
+    script = 'eval "$(brmpi completion bash)"; COMP_WORDS=(brmpi "$@"); COMP_CWORD=$#; _brmpi; printf "%s\\n" "${COMPREPLY[@]}"'
+    for words, wanted in ((["sub"], ["submit"]), (["submit", "nbo"], ["nbody"]), (["submit", "--pri"], ["--priority"]),
+                          (["drain", "--g"], ["--gone"]), (["wait", "zz"], [])):
+        done = subprocess.run(
+            ["bash", "-c", script, "x", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env=environment(BRMPI_SPOOL=str(tmp_path)),
+        )
+        assert done.stdout.split() == wanted, done.stderr
+    assert "bashcompinit" in subprocess.run(["brmpi", "completion", "zsh"], capture_output=True, text=True,
+                                            env=environment()).stdout
+
+
 def test_wrong_commands_are_one_sentence(capsys):
     for words in (["frobnicate"], ["show", "--frobnicate"], ["probe", "--timeout", "soon"]):
         assert cli.main(words) == 2

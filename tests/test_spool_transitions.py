@@ -364,6 +364,40 @@ def test_a_record_that_is_damaged_is_put_aside_and_the_rest_goes_on(store):
     assert store.ask("get", f"{PREFIX}aside:1") == "rubbish"
 
 
+def test_a_record_of_a_running_job_that_is_damaged(store):
+    for name in ("aria", "octavia"):
+        store.call("register", name, about(name))
+    store.submit([job(2, nodes=["aria"]), job(2, nodes=["octavia"])])
+    fences = {id: begin(store, id) for id in ("1", "2")}
+    messages(store, "aria")
+    store.ask("set", f"{PREFIX}job:1", "rubbish")
+    assert store.call("beat", "aria", "a", f"1 {fences['1']}") == ["ok", f"1 {fences['1']}"]
+    assert store.job("1")["state"] == "broken"
+    word, id, _, tag = messages(store, "aria")[0]
+    assert (word, id) == ("kill", "1") and tag.endswith("-1.")
+    store.call("confirm", "1", "0", "aria")
+    assert holds(store) == {"1": "broken", "2": "running"} and store.nodes()[0]["free"] == "2"
+    row = store.job("2")
+    store.ask("delete", f"{PREFIX}job:2")
+    assert store.call("beat", "octavia", "a", f"2 {fences['2']}") == ["ok", f"2 {fences['2']}"]
+    record = {name: value for name, value in row.items() if name not in ("state", "fence")}
+    told = {"id": "2", "fence": fences["2"], "record": record, "alloc": {"octavia": "2 0"}}
+    assert store.call("adopt", json.dumps(told)) == "ok" and holds(store)["2"] == "running"
+    assert not [message for message in messages(store, "octavia") if message[0] == "kill"]
+
+
+def test_jobs_are_forgotten_when_they_have_long_been_over(store):
+    store.call("register", "octavia", about("octavia"))
+    store.submit([job(), job(), job(after=["2"])])
+    store.call("finish", "1", begin(store, "1"), "done", 0, "")
+    store.at(2000)
+    store.call("finish", "2", begin(store, "2"), "done", 0, "")
+    assert store.call("prune", 500) == 1 and set(holds(store)) == {"2", "3"}
+    with pytest.raises(Refused, match="after 1: there is no such job"):
+        store.submit([job(), job(after=["1"])])
+    assert set(holds(store)) == {"2", "3"}  # all or none
+
+
 def test_a_loss_pauses_until_a_person_says_so(store):
     store.call("register", "aria", about("aria"))
     store.submit([job(2), job(2)])

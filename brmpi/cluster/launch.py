@@ -5,7 +5,6 @@ import difflib
 import importlib.util
 import json
 import os
-import pkgutil
 import re
 import shlex
 import shutil
@@ -200,12 +199,24 @@ def resolve(words):
     for module in modules:
         if _is_module(module):
             return ["python", "-m", module, *rest], module
-    packages = [importlib.util.find_spec(package) for package in PACKAGES[:-1] if _is_module(package)]
-    places = [place for spec in packages for place in spec.submodule_search_locations]
-    programs = sorted(known for _, known, _ in pkgutil.iter_modules(places) if not known.startswith("_"))
-    near = difflib.get_close_matches(name, programs, 1)
+    known = programs()
+    near = difflib.get_close_matches(name, known, 1)
     raise BadInput(f"{name!r} is no program of brmpi, module or file" + (f": did you mean {near[0]}?" if near else
-                   f": known are {', '.join(programs)}; after -- any program"))
+                   f": known are {', '.join(known)}; after -- any program"))
+
+
+def programs():
+    """Programs of brmpi by name: modules that run when they are called.
+
+    Returns
+    -------
+    list of str
+    """
+    packages = [importlib.util.find_spec(package) for package in PACKAGES[:-1] if _is_module(package)]
+    found = []
+    for place in (Path(place) for spec in packages for place in spec.submodule_search_locations):
+        found += [file.stem for file in place.glob("*.py") if '\nif __name__ == "__main__":' in file.read_text()]
+    return sorted(found)
 
 
 def _is_module(name):

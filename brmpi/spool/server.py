@@ -17,7 +17,7 @@ from pathlib import Path
 from brmpi.arguments import Parser
 from brmpi.cluster import atomic
 from brmpi.errors import BadInput, Fault
-from brmpi.spool import places
+from brmpi.spool import places, spec
 from brmpi.spool.store import PREFIX, STATES, Away, Store
 
 PORT = 6379
@@ -92,9 +92,10 @@ def main(argv):
     parser = Parser(prog="brmpi spool", description="The Redis that keeps the queued runs.")
     parser.add_argument(
         "what",
-        choices=("start", "stop", "status", "resume"),
+        choices=("start", "stop", "status", "resume", "prune"),
         help="start: this user's own, where none is configured, and returns once it answers; stop: end it, "
-        "its jobs stay on disk; status: where it is and how it is; resume: go on after a loss",
+        "its jobs stay on disk; status: where it is and how it is; resume: go on after a loss; prune: forget jobs that "
+        "have long been over",
     )
     parser.add_argument(
         "--listen",
@@ -102,6 +103,7 @@ def main(argv):
         help="start: for other nodes too, at an address of this machine such "
         "as 192.168.1.15 or 192.168.1.15:6379, with passwords of its own",
     )
+    parser.add_argument("--older", metavar="T", default="30d", help="prune: over for so long (30d)")
     parser.add_argument("--json", action="store_true", help="status: for programs")
     args = parser.parse_args(argv)
     if args.listen and args.what != "start":
@@ -110,7 +112,17 @@ def main(argv):
         return _start(args.listen)
     if args.what == "status":
         return _status(args.json)
+    if args.what == "prune":
+        return _prune(spec.seconds(args.older, "--older"))
     return {"stop": _stop, "resume": _resume}[args.what]()
+
+
+def _prune(seconds):
+    store, count = Store(places.address()), 0
+    while some := int(store.call("prune", seconds)):
+        count += some
+    print(f"spool: {count} jobs forgotten")
+    return 0
 
 
 def _start(listen):

@@ -12,7 +12,7 @@ PRIORITIES = {"low": -100, "normal": 0, "high": 100, "urgent": 500}
 SIZES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 ARCHITECTURES = {"arm64": "aarch64", "amd64": "x86_64"}
 TAG = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
-LONGEST = 100_000  # jobs of an array
+LONGEST = 10_000  # jobs of an array
 WORDS = 100_000  # bytes of a job's words
 
 

@@ -20,7 +20,10 @@ local REMEMBERED = 30 * 86400                -- seconds that a submission's key 
 
 local function key(...) return P .. table.concat({...}, ':') end
 local function stamp(t) return string.format('%.4f', t) end
-local function job(id, field) return call('HGET', key('job', id), field) end
+local function job(id, field)  -- false where there is none, or where the record is no record
+  local good, value = pcall(call, 'HGET', key('job', id), field)
+  return good and type(value) ~= 'table' and value
+end
 local function set(id, ...) call('HSET', key('job', id), ...) end
 local function number(id, field) return tonumber(job(id, field) or '0') or 0 end
 
@@ -43,6 +46,31 @@ local function move(id, state, why)
   call('ZADD', key('state', state), stamp(now), id)
   set(id, 'state', state, 'why', why or '', 'changed', stamp(now))
   event(state, id, why)
+end
+
+-- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
+local function sound(id)
+  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence')
+  if good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5]) then
+    local fine, need = pcall(cjson.decode, row[2])
+    if fine and type(need) == 'table' and tonumber(need.ranks) and type(need.tags) == 'table' then return true end
+  end
+  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
+  for _, state in ipairs({'waiting', 'queued', 'delayed', 'placed', 'running', 'ending', 'done', 'failed', 'cancelled'}) do
+    call('ZREM', key('state', state), id)
+  end
+  for _, set in ipairs({'ready', 'delayed', 'leases'}) do call('ZREM', key(set), id) end
+  for _, class in ipairs(call('ZRANGE', key('classes'), 0, -1)) do
+    if call('ZREM', key('ready', class), id) == 1 and call('EXISTS', key('ready', class)) == 0 then
+      call('ZREM', key('classes'), class)
+    end
+  end
+  if call('EXISTS', key('job', id)) == 1 then call('RENAME', key('job', id), key('aside', id)) end
+  call('HSET', key('job', id), 'id', id, 'state', 'broken', 'why', 'its record cannot be read', 'changed', stamp(now))
+  call('ZADD', key('state', 'broken'), stamp(now), id)
+  for _, name in ipairs(call('HKEYS', key('alloc', id))) do tell(name, 'kill', id, '0', label(id)) end
+  event('broken', id, 'its record cannot be read')
+  return false
 end
 
 ---- queue --------------------------------------------------------------------------------------------------------
@@ -202,31 +230,6 @@ local function place(id, need, found)
   tell(found[1][1].name, 'run', id, fence)
 end
 
--- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
-local function sound(id)
-  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence')
-  if good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5]) then
-    local fine, need = pcall(cjson.decode, row[2])
-    if fine and type(need) == 'table' and tonumber(need.ranks) and type(need.tags) == 'table' then return true end
-  end
-  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
-  for _, state in ipairs({'waiting', 'queued', 'delayed', 'placed', 'running', 'ending', 'done', 'failed', 'cancelled'}) do
-    call('ZREM', key('state', state), id)
-  end
-  for _, set in ipairs({'ready', 'delayed', 'leases'}) do call('ZREM', key(set), id) end
-  for _, class in ipairs(call('ZRANGE', key('classes'), 0, -1)) do
-    if call('ZREM', key('ready', class), id) == 1 and call('EXISTS', key('ready', class)) == 0 then
-      call('ZREM', key('classes'), class)
-    end
-  end
-  if call('EXISTS', key('job', id)) == 1 then call('RENAME', key('job', id), key('aside', id)) end
-  call('HSET', key('job', id), 'id', id, 'state', 'broken', 'why', 'its record cannot be read', 'changed', stamp(now))
-  call('ZADD', key('state', 'broken'), stamp(now), id)
-  for _, name in ipairs(call('HKEYS', key('alloc', id))) do tell(name, 'kill', id, '0', label(id)) end
-  event('broken', id, 'its record cannot be read')
-  return false
-end
-
 local function held()  -- why nothing may be placed, or nil
   local why = call('GET', key('paused'))
   if why then return why end
@@ -275,7 +278,7 @@ end
 local function over(id)  -- those who wait for it
   local state = job(id, 'state')
   for _, waiting in ipairs(call('SMEMBERS', key('after', id))) do
-    if job(waiting, 'state') == 'waiting' then
+    if sound(waiting) and job(waiting, 'state') == 'waiting' then
       if state == 'done' then
         if call('HINCRBY', key('job', waiting), 'left', -1) <= 0 then
           move(waiting, 'queued')
@@ -349,8 +352,9 @@ end
 
 local function rebooted(name)  -- nothing that ran there before is left
   for _, id in ipairs(call('SMEMBERS', key('on', name))) do
+    sound(id)
     local state, at = job(id, 'state'), job(id, 'head')
-    if state == 'broken' then release(id, name) end
+    if not state or state == 'broken' then release(id, name) end
     if state == 'running' or (state == 'placed' and at == name) then
       stop(id, 'lost', 255, name .. ' was started anew', false)
     end
@@ -365,14 +369,17 @@ end
 
 local ops = {}
 
-local function known(id)
-  return call('EXISTS', key('job', id)) == 1
-end
-
 -- Jobs, as JSON; returns their ids. Those of an array are one entry with `count`: ids <number>-0, <number>-1, …
 function ops.submit(text)
-  local ids = {}
-  for _, one in ipairs(cjson.decode(text)) do
+  local ids, jobs = {}, cjson.decode(text)
+  for _, one in ipairs(jobs) do  -- all of them, or none
+    for _, id in ipairs(one.after or {}) do
+      if not job(id, 'state') and call('EXISTS', key('array', id)) == 0 then
+        return redis.error_reply('SPOOL after ' .. id .. ': there is no such job')
+      end
+    end
+  end
+  for _, one in ipairs(jobs) do
     local before = one.key and call('GET', key('key', one.key))
     if before then
       ids[#ids + 1] = before
@@ -386,7 +393,6 @@ function ops.submit(text)
         end
         for _, other in ipairs(each) do
           local state = job(other, 'state')
-          if not state then return redis.error_reply('SPOOL after ' .. other .. ': there is no such job') end
           if state == 'failed' or state == 'cancelled' or state == 'broken' then failed = failed or {other, state} end
           if state ~= 'done' then unmet[#unmet + 1] = other end
         end
@@ -591,7 +597,9 @@ local function tick()
     end
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', key('leases'), '-inf', now)) do
-    if job(id, 'state') == 'placed' then  -- nobody took it: nothing has begun, and with another fence nothing can
+    if not sound(id) then
+      call('ZREM', key('leases'), id)
+    elseif job(id, 'state') == 'placed' then  -- nobody took it: nothing has begun, and with another fence nothing can
       set(id, 'fence', call('INCR', key('fence')))
       for _, name in ipairs(call('HKEYS', key('alloc', id))) do release(id, name) end
       call('ZREM', key('leases'), id)
@@ -604,9 +612,11 @@ local function tick()
   end
   for _, id in ipairs(call('ZRANGEBYSCORE', key('delayed'), '-inf', now)) do
     call('ZREM', key('delayed'), id)
-    move(id, 'queued', job(id, 'last'))
-    enqueue(id)
-    changed = true
+    if sound(id) then
+      move(id, 'queued', job(id, 'last'))
+      enqueue(id)
+      changed = true
+    end
   end
   local till = tonumber(call('GET', key('hold')) or '0')
   if till > 0 and (till <= now or call('SCARD', key('awaited')) == 0) then
@@ -632,6 +642,7 @@ function ops.beat(name, agent, ...)
   end
   tick()
   for _, id in ipairs(call('SMEMBERS', key('on', name))) do  -- again, as a message may be lost
+    sound(id)
     local state = job(id, 'state')
     if state == 'ending' or state == 'broken' then
       tell(name, 'kill', id, job(id, 'fence') or '0', job(id, 'tag') or label(id))
@@ -709,6 +720,21 @@ function ops.reconcile()
   end
   pass()
   return said
+end
+
+-- Forget jobs that have been over for so many seconds, a thousand at a time; returns how many.
+function ops.prune(seconds)
+  local count = 0
+  for _, state in ipairs({'done', 'failed', 'cancelled', 'broken'}) do
+    for _, id in ipairs(call('ZRANGEBYSCORE', key('state', state), '-inf', now - tonumber(seconds), 'LIMIT', 0, 1000)) do
+      if count < 1000 and call('EXISTS', key('alloc', id), key('after', id)) == 0 then
+        call('ZREM', key('state', state), id)
+        call('DEL', key('job', id), key('log', id), key('aside', id))
+        count = count + 1
+      end
+    end
+  end
+  return count
 end
 
 function ops.pass()
