@@ -58,7 +58,7 @@ def test_every_command_has_help(command, capsys):
 
 
 def test_a_shell_completes(tmp_path):
-    script = 'eval "$(brmpi completion bash)"; COMP_WORDS=(brmpi "$@"); COMP_CWORD=$#; _brmpi; printf "%s\\n" "${COMPREPLY[@]}"'
+    script = 'eval "$(brmpi completion bash)"; COMP_WORDS=(brmpi "$@"); COMP_CWORD=$#; _brmpi; echo "${COMPREPLY[@]}"'
     for words, wanted in ((["sub"], ["submit"]), (["submit", "nbo"], ["nbody"]), (["submit", "--pri"], ["--priority"]),
                           (["drain", "--g"], ["--gone"]), (["wait", "zz"], [])):
         done = subprocess.run(

@@ -102,6 +102,11 @@ def messages(store, node):
     return found
 
 
+def each(store, *jobs):
+    """Submit jobs one by one, as those that wait for others have to be."""
+    return [store.submit([one])[0] for one in jobs]
+
+
 def begin(store, id):
     """Let the head take a job that is placed; its fence."""
     row = store.job(id)
@@ -184,7 +189,7 @@ def test_a_key_makes_a_second_submission_the_same(store):
 
 def test_jobs_wait_for_those_before_them(store):
     store.call("register", "octavia", about("octavia"))
-    store.submit([job(), job(after=["1"]), job(after=["2"]), job(), job(after=["1", "4"])])
+    each(store, job(), job(after=["1"]), job(after=["2"]), job(), job(after=["1", "4"]))
     assert holds(store) == {"1": "placed", "2": "waiting", "3": "waiting", "4": "placed", "5": "waiting"}
     for id in ("1", "4"):
         store.call("finish", id, begin(store, id), "done", 0, "")
@@ -202,7 +207,7 @@ def test_jobs_wait_for_those_before_them(store):
 
 def test_an_array_is_as_many_jobs(store):
     store.call("register", "aria", about("aria"))
-    assert store.submit([job(count=4), job(after=["1"])]) == ["1", "2"]
+    assert each(store, job(count=4), job(after=["1"])) == ["1", "2"]
     assert holds(store) == {"1-0": "placed", "1-1": "placed", "1-2": "queued", "1-3": "queued", "2": "waiting"}
     assert store.expanded(["1", "1-0"]) == ["1-0", "1-1", "1-2", "1-3"]
     for i in range(4):
@@ -245,7 +250,7 @@ def test_failures_are_tried_again_after_a_pause_and_losses_at_once(store):
 
 def test_cancelling(store):
     store.call("register", "aria", about("aria"))
-    store.submit([job(2), job(1), job(after=["2"])])
+    each(store, job(2), job(1), job(after=["2"]))
     assert store.call("cancel", "2") == "cancelled" and holds(store) == {
         "1": "placed",
         "2": "cancelled",
@@ -388,7 +393,7 @@ def test_a_record_of_a_running_job_that_is_damaged(store):
 
 def test_jobs_are_forgotten_when_they_have_long_been_over(store):
     store.call("register", "octavia", about("octavia"))
-    store.submit([job(), job(), job(after=["2"])])
+    each(store, job(), job(), job(after=["2"]))
     store.call("finish", "1", begin(store, "1"), "done", 0, "")
     store.at(2000)
     store.call("finish", "2", begin(store, "2"), "done", 0, "")
