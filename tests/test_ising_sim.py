@@ -123,7 +123,8 @@ def test_bad_input(launch, arguments, words):
     assert done.returncode == 2 and done.stderr.count(words) == 1, done.stderr
 
 
-@pytest.mark.parametrize(("ranks", "way"), [(0, "swendsen-wang"), (3, "swendsen-wang"), (5, "metropolis")])
+@pytest.mark.parametrize(("ranks", "way"), [
+    (0, "swendsen-wang"), pytest.param(3, "swendsen-wang", marks=pytest.mark.soak), (5, "metropolis")])
 def test_a_run_and_its_restart(launch, tmp_path, ranks, way):
     """Stopped half way and gone on with on other ranks, the files are those of a run that never stopped."""
     words = ["-m", "brmpi.sims.ising", "--set", "cells=[40,30]", "--set", f"algorithm={way}", "--set", "every=5",

@@ -68,7 +68,8 @@ def start():
         job.stderr.close()
 
 
-@pytest.mark.parametrize("keys", [(), ("--set", "precision=mixed"), ("--set", "integrator=forest-ruth")], ids=str)
+@pytest.mark.parametrize("keys", [(), pytest.param(("--set", "precision=mixed"), marks=pytest.mark.soak),
+                                  pytest.param(("--set", "integrator=forest-ruth"), marks=pytest.mark.soak)], ids=str)
 def test_the_same_files_on_any_number_of_ranks(launch, tmp_path, keys):
     for ranks in (0, 2, 3, 5):
         case = ("--set", "n=1300", "--set", "every=4", "--steps", "10", *keys)

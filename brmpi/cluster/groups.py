@@ -39,7 +39,7 @@ class Groups:
         ------
         Fault : a controller is missing
         """
-        points = _mounts(mounts)
+        points = hierarchies(mounts)
         if not any("cpu" in controllers for controllers, _ in points) and (None,) in [c for c, _ in points]:
             return cls([Path(dict(points)[None,], name)], 2)
         # version 1: within this process's own groups, so that a limit on these holds for the lab as well
@@ -227,8 +227,17 @@ class Groups:
             raise Fault(f"{node}: {file} = {value}: the kernel refuses: {error.strerror}") from error
 
 
-def _mounts(path):
-    """(controllers, mount point) of each hierarchy; controllers of version 2 are ``(None,)``."""
+def hierarchies(path):
+    """Hierarchies of control groups.
+
+    Parameters
+    ----------
+    path : file in which the kernel tells of mounts
+
+    Returns
+    -------
+    list of (controllers, mount point); controllers of version 2 are ``(None,)``
+    """
     found = []
     for line in Path(path).read_text().splitlines():
         left, right = line.split(" - ", 1)

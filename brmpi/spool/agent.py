@@ -22,7 +22,7 @@ from brmpi import speeds
 from brmpi.arguments import Parser
 from brmpi.cluster import atomic, inventory
 from brmpi.errors import BadInput, Fault
-from brmpi.spool import attempts, places, spec
+from brmpi.spool import attempts, cage, places, spec
 from brmpi.spool.store import PREFIX, Away, Refused, Store
 
 BEAT = 5.0  # seconds between two signs of life, unless the spool says otherwise
@@ -33,6 +33,7 @@ CHUNK = 1 << 16  # bytes of a log that are passed on at once
 LINES = 2000  # such pieces of a log that Redis keeps
 GRACE = 45.0  # seconds that a job has after it was asked to stop
 SWEEPS = 200  # looks until nothing of an attempt is left
+QUIET, PAUSE = 4, 0.01  # so many looks in a row that find nothing, and seconds between them
 
 
 class Attempt:
@@ -277,7 +278,8 @@ class Agent:
             "log": str(self.journal.file(id, fence, "log")),
             "end": str(self.journal.file(id, fence, "end")),
         }
-        entry = {"pid": process.pid, "start": attempts.started(process.pid), "record": record}
+        entry = {"pid": process.pid, "start": attempts.started(process.pid), "record": record,
+                 "group": cage.enter(record["tag"], process.pid)}
         self.journal.write(id, fence, **entry)
         try:
             process.stdin.write((json.dumps(order) + "\n").encode())
@@ -310,7 +312,7 @@ class Agent:
             if not alive:
                 end = self.journal.read(*pair).get("end")
                 if not end:
-                    self._sweep(one.told["record"].get("tag", "-"))
+                    self._sweep(one.told["record"].get("tag", "-"), one.told.get("group", ""))
                     end = {"result": "lost", "code": 137, "why": "what supervised it was killed"}
                 if one.asked is not None and end["result"] == "lost":
                     end = {**end, "result": "failed"}
@@ -324,6 +326,7 @@ class Agent:
         said = self.store.call("finish", id, fence, end["result"], code, why)
         if one := self.running.pop((id, fence), None):
             one.close()
+            cage.end(one.told.get("group", ""))
         if told:
             self.journal.write(id, fence, **{**told, "told": said})
             if not self.journal.file(id, fence, "end").exists():
@@ -342,7 +345,7 @@ class Agent:
         if one.alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(one.told["pid"], signal.SIGKILL)
-        self._sweep(one.told["record"].get("tag", "-"))
+        self._sweep(one.told["record"].get("tag", "-"), one.told.get("group", ""))
 
     def _kill(self, id, fence, tag):
         """See to it that nothing of an attempt is left here, and say so."""
@@ -354,18 +357,18 @@ class Agent:
         if self._sweep(tag):
             self.store.call("confirm", *pair, self.name)
 
-    def _sweep(self, tag):
-        """Kill what carries a tag until nothing does; whether that was reached."""
-        if tag == "-":
-            return True
+    def _sweep(self, tag, group=""):
+        """Kill what carries a tag or is in a group until nothing does for a while; whether that was reached."""
+        quiet = 0  # looks that found nothing: what was being started does not carry its tag yet
         for _ in range(SWEEPS):
-            left = attempts.tagged(tag)
-            if not left:
+            left = attempts.tagged(tag) if tag != "-" else []
+            quiet = 0 if left or not cage.end(group) else quiet + 1
+            if quiet == QUIET or (tag == "-" and quiet):
                 return True
             for pid in left:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            time.sleep(0.005)
+            time.sleep(PAUSE)
         return False
 
     def _pass_on(self, one):
