@@ -1,4 +1,4 @@
-"""A control group for each attempt, where this user may make one: all that a job starts there can be found and ended."""
+"""A control group for each attempt, where this user may make one: all that a job starts there can be found."""
 
 import contextlib
 import os
