@@ -179,7 +179,8 @@ def test_jobs_do_not_notice_that_their_agent_dies(shelf):
     shelf.stop(signal.SIGKILL)
     shelf.start()
     assert shelf.brmpi("wait", id) == "" and shelf.store.job(id)["attempt"] == "1"
-    assert "ended" in shelf.brmpi("logs", "-f", id)
+    said = shelf.brmpi("logs", "-f", id).split()
+    assert said.count("begun") == said.count("ended") == 1
 
 
 def test_redis_may_be_killed(shelf):

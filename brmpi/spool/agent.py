@@ -47,7 +47,7 @@ class Attempt:
 
     def __init__(self, id, fence, told):
         self.id, self.fence, self.told = id, fence, told
-        self.sent, self.asked, self.door = 0, None, None
+        self.sent, self.asked, self.door = None, None, None
         with contextlib.suppress(OSError):
             self.door = os.pidfd_open(told["pid"])
 
@@ -280,7 +280,11 @@ class Agent:
         }
         entry = {"pid": process.pid, "start": attempts.started(process.pid), "record": record,
                  "group": cage.enter(record["tag"], process.pid)}
-        self.journal.write(id, fence, **entry)
+        try:
+            self.journal.write(id, fence, **entry)
+        except OSError:
+            process.stdin.close()  # it ends
+            raise
         try:
             process.stdin.write((json.dumps(order) + "\n").encode())
             process.stdin.close()
@@ -328,10 +332,19 @@ class Agent:
             one.close()
             cage.end(one.told.get("group", ""))
         if told:
-            self.journal.write(id, fence, **{**told, "told": said})
-            if not self.journal.file(id, fence, "end").exists():
-                attempts.put(self.journal.file(id, fence, "end"), end)
+            with self._noted(id):
+                self.journal.write(id, fence, **{**told, "told": said})
+                if not self.journal.file(id, fence, "end").exists():
+                    attempts.put(self.journal.file(id, fence, "end"), end)
         self._note()
+
+    @contextlib.contextmanager
+    def _noted(self, id):
+        """A full disk keeps nothing that is over from being told; an agent after this one asks once more."""
+        try:
+            yield
+        except OSError as error:
+            print(f"brmpi agent: job {id}: its end cannot be written down: {error}", file=sys.stderr, flush=True)
 
     def _stop(self, one):
         """Ask a job to save and end."""
@@ -353,7 +366,8 @@ class Agent:
         for other in [one for one in self.running.values() if one.id == id and fence in (one.fence, "0")]:
             self._end_all(other)
             self.running.pop((other.id, other.fence)).close()
-            self.journal.write(other.id, other.fence, **{**other.told, "told": "killed"})
+            with self._noted(id):
+                self.journal.write(other.id, other.fence, **{**other.told, "told": "killed"})
         if self._sweep(tag):
             self.store.call("confirm", *pair, self.name)
 
@@ -374,13 +388,17 @@ class Agent:
     def _pass_on(self, one):
         """What a job has printed since."""
         file = self.journal.file(one.id, one.fence, "log")
+        if one.sent is None:  # an agent before this one may have begun
+            last = self.store.ask("xrevrange", f"{PREFIX}log:{one.id}", count=1)
+            told = last[0][1] if last else {}
+            one.sent = int(told["end"]) if told.get("fence") == one.fence and "end" in told else 0
         with contextlib.suppress(OSError):
             while file.stat().st_size > one.sent:
                 with file.open("rb") as log:
                     log.seek(one.sent)
                     piece = log.read(CHUNK)
-                self.store.ask("xadd", f"{PREFIX}log:{one.id}", {"fence": one.fence,
-                               "text": piece.decode(errors="replace")}, maxlen=LINES, approximate=True)
+                entry = {"fence": one.fence, "end": one.sent + len(piece), "text": piece.decode(errors="replace")}
+                self.store.ask("xadd", f"{PREFIX}log:{one.id}", entry, maxlen=LINES, approximate=True)
                 one.sent += len(piece)
 
 
