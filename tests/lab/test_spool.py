@@ -12,7 +12,7 @@ from brmpi.spool.store import PREFIX
 
 pytestmark = pytest.mark.timeout(240)
 START = "shellfish"
-SETTINGS = ("lease", "6", "claim", "4", "silent", "3", "gap", "3", "hold", "6")
+SETTINGS = ("lease", "15", "claim", "4", "silent", "3", "gap", "3", "hold", "6")
 RUN = ("nbody", "--set", "n=400", "--set", "every=100", "--set", "checkpoint=0.2", "--set", "sample=20")
 
 
@@ -26,7 +26,8 @@ class Shelf:
         (self.folder / "hostfiles").mkdir(parents=True)
         shutil.copy(lab.state / "cluster.toml", self.folder / "hostfiles/cluster.toml")
         self.base = {"BRMPI_HOSTFILES": "/shared/queue/hostfiles", "BRMPI_SPOOL": "/root/spool"}
-        lab.run(START, ["rm", "-rf", "/root/spool"])
+        for node in ("shellfish", "octavia", "aria"):
+            lab.run(node, ["rm", "-rf", "/root/spool"])  # what they have seen of a Redis before this one
         address = lab.inventory.node(START).address
         said = self.brmpi("spool", "start", "--listen", address, node=START)
         assert f"redis://{address}:6379" in said
