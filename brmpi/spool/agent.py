@@ -59,7 +59,7 @@ class Attempt:
     @property
     def alive(self):
         """Whether its supervisor runs."""
-        return attempts.started(self.told["pid"]) == self.told["start"]
+        return self.told["start"] is not None and attempts.started(self.told["pid"]) == self.told["start"]
 
     def close(self):
         """Give the kernel's handle back."""
@@ -248,6 +248,9 @@ class Agent:
         record = dict(zip(said[::2], said[1::2]))
         if told.get("end"):  # it was run already, and Redis has lost that
             self._finish(id, fence, told["end"], told)
+            return
+        if told:  # it was begun here and killed, and Redis has lost that: it does not begin twice
+            self._finish(id, fence, {"result": "lost", "code": 255, "why": "it was given up before"}, {})
             return
         try:
             one = self._begin(id, fence, record)

@@ -50,6 +50,7 @@ end
 
 -- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
 local function sound(id)
+  if job(id, 'state') == 'broken' then return false end
   local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence')
   if good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5]) then
     local fine, need = pcall(cjson.decode, row[2])
@@ -224,7 +225,7 @@ local function place(id, need, found)
   end
   dequeue(id)
   set(id, 'fence', fence, 'head', found[1][1].name, 'hosts', table.concat(ranks, ','), 'tag',
-    label(id) .. fence, 'placed', stamp(now))
+    label(id) .. fence, 'placed', stamp(now), 'started', '')
   call('ZADD', key('leases'), stamp(now + CLAIM), id)
   move(id, 'placed')
   tell(found[1][1].name, 'run', id, fence)
@@ -242,7 +243,7 @@ end
 local function pass()
   if DEPTH < 1 or held() then return end
   local all, free = nodes(), 0
-  for _, node in ipairs(all) do if node.open then free = free + node.free end end
+  for _, node in ipairs(all) do if node.open then free = free + math.max(0, node.free) end end
   if free <= 0 then return end
   local queue, plan = {}, nil
   local order = call('ZRANGE', key('classes'), 0, DEPTH - 1, 'WITHSCORES')
@@ -384,7 +385,7 @@ function ops.submit(text)
     if before then
       ids[#ids + 1] = before
     else
-      local unmet, failed = {}, nil
+      local unmet, counted, failed = {}, {}, nil
       for _, id in ipairs(one.after or {}) do
         local each = {id}
         if call('EXISTS', key('array', id)) == 1 then
@@ -394,7 +395,9 @@ function ops.submit(text)
         for _, other in ipairs(each) do
           local state = job(other, 'state')
           if state == 'failed' or state == 'cancelled' or state == 'broken' then failed = failed or {other, state} end
-          if state ~= 'done' then unmet[#unmet + 1] = other end
+          if state ~= 'done' and not counted[other] then
+            counted[other], unmet[#unmet + 1] = true, other
+          end
         end
       end
       local base = tostring(call('INCR', key('seq')))
