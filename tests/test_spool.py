@@ -382,7 +382,10 @@ def test_words_times_and_sizes():
     assert spec.priority("high") == 100 and spec.priority("-5") == -5 and spec.indices("0-99") == 100
     assert spec.words({"argv": ["a{index}", "{id}"]}, "7-3", "3") == ["a3", "7-3"]
     assert spec.words({"argv": ["a{index}"]}, "7") == ["a{index}"]
-    assert spec.folder_of({"out": "../../x-y"}, "7-3") == "results/x-y-7-3"
+    assert spec.folder_of({"argv": ["x"], "out": "../../x-y"}, "7-3") == "results/x-y-7-3"
+    assert spec.folder_of({"argv": ["x", "--out", "mine-{index}"], "out": "x"}, "7-3") == "mine-3"
+    assert spec.folder_of({"argv": ["x", "--out=mine"], "out": "x"}, "7") == "mine"
+    assert spec.folder_of({"argv": ["x"], "out": None}, "7") is None
     assert [spec.spoken(seconds) for seconds in (0, 99, 185, 7200)] == ["0 s", "99 s", "3:05 min", "2:00 h"]
     assert spec.needs(2, tags=["arm64", "b"]) == spec.needs(2, tags=["b", "aarch64"])
 

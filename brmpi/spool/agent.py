@@ -29,11 +29,11 @@ BEAT = 5.0  # seconds between two signs of life, unless the spool says otherwise
 LISTEN = 20  # seconds that a question for messages lasts
 AGAIN = 1.0  # seconds before Redis is tried again
 STREAM = 0.25  # seconds between looks at what running jobs print
-CHUNK = 1 << 16  # bytes of a log that are passed on at once
-LINES = 2000  # such pieces of a log that Redis keeps
+CHUNK, PIECES = 1 << 16, 4  # bytes of a log that are passed on at once, and how often in one look
+LINES, KEPT = 2000, 8 << 20  # pieces and bytes of a log that Redis keeps
+BEHIND = 4 << 20  # bytes that a job may have printed and Redis has not yet; of more, the middle is left out
 GRACE = 45.0  # seconds that a job has after it was asked to stop
-SWEEPS = 200  # looks until nothing of an attempt is left
-QUIET, PAUSE = 4, 0.01  # so many looks in a row that find nothing, and seconds between them
+QUIET, PAUSE, LONGEST = 4, 0.01, 1.0  # looks in a row that find nothing left; seconds between them, more and more
 
 
 class Attempt:
@@ -47,7 +47,7 @@ class Attempt:
 
     def __init__(self, id, fence, told):
         self.id, self.fence, self.told = id, fence, told
-        self.sent, self.asked, self.door = None, None, None
+        self.sent, self.pieces, self.asked, self.door = None, 0, None, None
         with contextlib.suppress(OSError):
             self.door = os.pidfd_open(told["pid"])
 
@@ -68,6 +68,36 @@ class Attempt:
             self.door = None
 
 
+class Sweep:
+    """What is left of an attempt here is to end.
+
+    Parameters
+    ----------
+    tag : str, that its processes carry; "-" if not known
+    group : str, its control group; empty if it has none
+    """
+
+    def __init__(self, tag, group):
+        self.tag, self.group = tag, group
+        self.quiet, self.pause, self.due = 0, PAUSE, 0.0  # quiet: what was being started does not carry its tag yet
+
+    def look(self):
+        """Kill what is there.
+
+        Returns
+        -------
+        bool, whether nothing was for a while
+        """
+        left = attempts.tagged(self.tag) if self.tag != "-" else []
+        for pid in left:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        self.quiet = 0 if left or not cage.end(self.group) else self.quiet + 1
+        self.pause = PAUSE if self.quiet else min(1.2 * self.pause, LONGEST)
+        self.due = time.monotonic() + self.pause
+        return self.quiet >= (1 if self.tag == "-" else QUIET)
+
+
 class Agent:
     """A node's agent.
 
@@ -81,7 +111,7 @@ class Agent:
         self.node, self.address, self.name = node, address, node["name"]
         self.journal = attempts.Journal(places.state() / "agent" / node["name"])
         self.key = uuid.uuid4().hex
-        self.running, self.spares, self.confirming = {}, [], {}
+        self.running, self.spares, self.sweeps, self.troubles = {}, [], {}, {}
         self.inbox, self.store, self.ending = queue.Queue(), None, False
         self.ears, self.mouth = os.pipe()
         os.set_blocking(self.mouth, False)
@@ -106,15 +136,12 @@ class Agent:
         while not self.ending:
             try:
                 self._turn()
-            except Away as error:
+            except (Away, BadInput, OSError) as error:
                 self._lost(error)
-            except Refused as error:
-                print(f"brmpi agent: {error}", file=sys.stderr, flush=True)
-                self.due = time.monotonic() + AGAIN
             self._wait()
         for one in self.spares:
             one.stdin.close()
-        with contextlib.suppress(Away, Refused):
+        with contextlib.suppress(Away, BadInput):
             if self.store:
                 self.store.call("leave", self.name, self.key)
         return 0
@@ -128,15 +155,30 @@ class Agent:
             os.write(self.mouth, b".")
 
     def _lost(self, error):
-        if self.registered:
-            print(f"brmpi agent: {error}; what runs goes on", file=sys.stderr, flush=True)
+        self._say("", f"{error}; what runs goes on")
         self.store, self.registered = None, False
         self.due = time.monotonic() + AGAIN
+
+    def _say(self, id, text):
+        """Tell the terminal, once while it stays the same."""
+        if self.troubles.get(id) != text:
+            print("brmpi agent: " + (f"job {id}: " if id else "") + text, file=sys.stderr, flush=True)
+            self.troubles[id] = text
+
+    @contextlib.contextmanager
+    def _guarded(self, id):
+        """What goes wrong with one job does not keep the others, nor this node's signs of life."""
+        try:
+            yield
+        except (Refused, OSError, ValueError, KeyError, TypeError) as error:
+            self._say(id, f"{type(error).__name__}: {error}" if not isinstance(error, Refused) else str(error))
+        if self.registered and time.monotonic() >= self.due:
+            self._beat()
 
     def _wait(self):
         """Until something happens, or the next thing is due."""
         now = time.monotonic()
-        due = [self.due]
+        due = [self.due, *(sweep.due for sweep in self.sweeps.values() if self.registered)]
         if self.running:
             due.append(now + STREAM)
         poll = select.poll()
@@ -158,9 +200,19 @@ class Agent:
         if not self.registered:
             self._register()
         while self.registered and not self.inbox.empty():
-            self._message(self.inbox.get())
-        self._look()
-        if time.monotonic() >= self.due:
+            text = self.inbox.get()
+            with self._guarded(text.split()[1]):
+                self._message(text)
+        for pair, one in list(self.running.items()):
+            with self._guarded(one.id):
+                self._look(pair, one)
+        for pair, sweep in list(self.sweeps.items()):
+            if time.monotonic() >= sweep.due:
+                with self._guarded(pair[0]):
+                    if sweep.look():
+                        self.store.call("confirm", *pair, self.name)
+                        del self.sweeps[pair]
+        if self.registered and time.monotonic() >= self.due:
             self._beat()
 
     # ---- Redis ---------------------------------------------------------------------------------------------------
@@ -171,18 +223,23 @@ class Agent:
         about = {**self.node, "boot": attempts.boot(), "agent": self.key, "epoch": last.get("epoch", ""),
                  "attempts": [one.word for one in self.running.values()],
                  **{name: last.get(name, 0) for name in ("count", "seq", "fence")}}
+        if last:
+            self.store.call("hello", *(last[name] for name in ("epoch", "count", "seq", "fence")))
         for one in self.running.values():
-            self._adopt(one.id, one.fence, one.told)
+            with self._guarded(one.id):
+                self._adopt(one.id, one.fence, one.told)
         for id, fence in self.journal.all() if self.store.paused() else ():  # what was over, and may be forgotten
             told = self.journal.read(id, fence)
-            if told.get("end") and told.get("told") == "ok" and (id, fence) not in self.running:
-                self._adopt(id, fence, told)
+            if told.get("end") and told.get("told") in ("ok", "late") and (id, fence) not in self.running:
+                with self._guarded(id):
+                    self._adopt(id, fence, told)
         while not self.inbox.empty():
             self.inbox.get()
         self.beat = float(self.store.call("register", self.name, json.dumps(about)))
         self.registered, self.run = True, self.store.seen["run"]
         self._note()
         self.due = time.monotonic() + self.beat
+        self.troubles.pop("", None)
         self.journal.clear()
 
     def _note(self):
@@ -199,7 +256,7 @@ class Agent:
         for word in said[1:]:
             one = self.running.get(tuple(word.split()))
             if one and self._adopt(one.id, one.fence, one.told) != "ok":
-                print(f"brmpi agent: job {one.id}: is no longer this node's: ended", file=sys.stderr, flush=True)
+                self._say(one.id, "is no longer this node's: ended")
                 self._kill(one.id, one.fence, one.told["record"].get("tag", "-"))
 
     def _adopt(self, id, fence, told):
@@ -222,7 +279,7 @@ class Agent:
                 if told:
                     self.inbox.put(told[1])
                     self._wake()
-            except (Away, Refused, BadInput):
+            except (Away, BadInput, OSError):
                 store = None
                 time.sleep(AGAIN)
 
@@ -255,9 +312,8 @@ class Agent:
         try:
             one = self._begin(id, fence, record)
         except (OSError, ValueError, KeyError) as error:
-            self._finish(
-                id, fence, {"result": "lost", "code": 1, "why": f"{self.name} could not begin it: {error}"}, {}
-            )
+            why = f"{self.name} could not begin it: {error}"
+            self._finish(id, fence, {"result": "refused", "code": 1, "why": why}, {})
             return
         self.running[id, fence] = one
         self._spare()
@@ -278,6 +334,7 @@ class Agent:
             "limit": float(record.get("limit") or 0),
             "tag": record["tag"],
             "out": spec.folder_of(told, id),
+            "again": int(record.get("attempt") or 1) > 1,
             "log": str(self.journal.file(id, fence, "log")),
             "end": str(self.journal.file(id, fence, "end")),
         }
@@ -301,8 +358,9 @@ class Agent:
 
     def _spare(self):
         self.spares = [one for one in self.spares if one.poll() is None]
-        while len(self.spares) < 1:
-            self.spares.append(self._supervisor())
+        with self._guarded(""):
+            while len(self.spares) < 1:
+                self.spares.append(self._supervisor())
 
     def _recover(self):
         """Attempts of an agent before this one."""
@@ -311,29 +369,30 @@ class Agent:
             if not told.get("told") and "pid" in told:
                 self.running[id, fence] = Attempt(id, fence, told)
 
-    def _look(self):
-        """See which jobs have ended, and pass on what the others say."""
-        for pair, one in list(self.running.items()):
-            alive = one.alive
-            self._pass_on(one)
-            if not alive:
-                end = self.journal.read(*pair).get("end")
-                if not end:
-                    self._sweep(one.told["record"].get("tag", "-"), one.told.get("group", ""))
-                    end = {"result": "lost", "code": 137, "why": "what supervised it was killed"}
-                if one.asked is not None and end["result"] == "lost":
-                    end = {**end, "result": "failed"}
-                self._finish(*pair, end, one.told)
-            elif one.asked is not None and time.monotonic() - one.asked > GRACE:
-                self._end_all(one)
+    def _look(self, pair, one):
+        """See whether a job has ended, and pass on what it says."""
+        alive = one.alive
+        if not alive:
+            one.close()
+        self._pass_on(one, PIECES if alive else BEHIND // CHUNK + 1)
+        if not alive:
+            end = self.journal.read(*pair).get("end")
+            end = end or {"result": "lost", "code": 137, "why": "what supervised it has ended, and said nothing"}
+            if one.asked is not None and end["result"] == "lost":
+                end = {**end, "result": "failed"}
+            self._finish(*pair, end, one.told)
+        elif one.asked is not None and time.monotonic() - one.asked > GRACE:
+            self._end_all(one)
 
     def _finish(self, id, fence, end, told):
         """Say how an attempt ended, and take down that it was heard."""
-        code, why = end["code"], end["why"]
-        said = self.store.call("finish", id, fence, end["result"], code, why)
+        said = self.store.call("finish", id, fence, end["result"], end["code"], end["why"])
+        if said != "ok" and told.get("record"):  # this Redis may know of an earlier state only
+            said = self._adopt(id, fence, {**told, "end": end})
         if one := self.running.pop((id, fence), None):
             one.close()
-            cage.end(one.told.get("group", ""))
+            if end["result"] == "done":
+                cage.end(one.told.get("group", ""))
         if told:
             with self._noted(id):
                 self.journal.write(id, fence, **{**told, "told": said})
@@ -347,62 +406,70 @@ class Agent:
         try:
             yield
         except OSError as error:
-            print(f"brmpi agent: job {id}: its end cannot be written down: {error}", file=sys.stderr, flush=True)
+            self._say(id, f"its end cannot be written down: {error}")
 
     def _stop(self, one):
         """Ask a job to save and end."""
         if one.asked is None:
             one.asked = time.monotonic()
             if one.alive:
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(OSError):
                     os.kill(one.told["pid"], signal.SIGTERM)
 
     def _end_all(self, one):
+        """Kill what supervises a job, and what carries its tag; a sweep finds the rest."""
         if one.alive:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(OSError):
                 os.kill(one.told["pid"], signal.SIGKILL)
-        self._sweep(one.told["record"].get("tag", "-"), one.told.get("group", ""))
+        Sweep(one.told["record"].get("tag", "-"), "").look()
 
     def _kill(self, id, fence, tag):
-        """See to it that nothing of an attempt is left here, and say so."""
-        pair = (id, fence)
-        for other in [one for one in self.running.values() if one.id == id and fence in (one.fence, "0")]:
-            self._end_all(other)
-            self.running.pop((other.id, other.fence)).close()
-            with self._noted(id):
-                self.journal.write(other.id, other.fence, **{**other.told, "told": "killed"})
-        if self._sweep(tag):
-            self.store.call("confirm", *pair, self.name)
+        """See to it that nothing of an attempt is left here, and then say so."""
+        if (id, fence) in self.sweeps:
+            return
+        mine = [one for one in self.running.values() if one.id == id and fence in (one.fence, "0")]
+        for one in mine:
+            if not one.alive:  # it has ended by itself, in time
+                self._look((one.id, one.fence), one)
+        mine = [one for one in mine if (one.id, one.fence) in self.running]
+        if fence != "0" and self.store.call("doomed", id, fence, self.name, int(bool(mine))) == "no":
+            return  # it was given up, and is taken back
+        for one in mine:
+            self._end_all(one)
+            self.running.pop((one.id, one.fence)).close()
+            end = self.journal.read(one.id, one.fence).get("end")
+            if end:  # in the meantime
+                self._finish(one.id, one.fence, end, one.told)
+            else:
+                with self._noted(id):
+                    self.journal.write(one.id, one.fence, **{**one.told, "told": "killed"})
+        self.sweeps[id, fence] = Sweep(tag, self.journal.read(id, fence).get("group", ""))
 
-    def _sweep(self, tag, group=""):
-        """Kill what carries a tag or is in a group until nothing does for a while; whether that was reached."""
-        quiet = 0  # looks that found nothing: what was being started does not carry its tag yet
-        for _ in range(SWEEPS):
-            left = attempts.tagged(tag) if tag != "-" else []
-            quiet = 0 if left or not cage.end(group) else quiet + 1
-            if quiet == QUIET or (tag == "-" and quiet):
-                return True
-            for pid in left:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            time.sleep(PAUSE)
-        return False
-
-    def _pass_on(self, one):
-        """What a job has printed since."""
+    def _pass_on(self, one, pieces):
+        """What a job has printed since: some of it."""
         file = self.journal.file(one.id, one.fence, "log")
         if one.sent is None:  # an agent before this one may have begun
             last = self.store.ask("xrevrange", f"{PREFIX}log:{one.id}", count=1)
             told = last[0][1] if last else {}
             one.sent = int(told["end"]) if told.get("fence") == one.fence and "end" in told else 0
-        with contextlib.suppress(OSError):
-            while file.stat().st_size > one.sent:
+        with contextlib.suppress(FileNotFoundError):
+            size = file.stat().st_size
+            if size - one.sent > BEHIND:
+                left_out, one.sent = size - BEHIND // 2 - one.sent, size - BEHIND // 2
+                self._add(one, f"\n… {left_out:,} bytes are left out here: all of it is in {file} on {self.name}\n")
+            while size > one.sent and pieces > 0:
                 with file.open("rb") as log:
                     log.seek(one.sent)
                     piece = log.read(CHUNK)
-                entry = {"fence": one.fence, "end": one.sent + len(piece), "text": piece.decode(errors="replace")}
-                self.store.ask("xadd", f"{PREFIX}log:{one.id}", entry, maxlen=LINES, approximate=True)
-                one.sent += len(piece)
+                one.sent, pieces = one.sent + len(piece), pieces - 1
+                self._add(one, piece.decode(errors="replace"))
+
+    def _add(self, one, text):
+        """A piece of a log, into Redis, which keeps the last of them."""
+        one.pieces += 1
+        most = max(1, min(LINES, KEPT * one.pieces // max(one.sent, 1)))
+        entry = {"fence": one.fence, "end": one.sent, "text": text}
+        self.store.ask("xadd", f"{PREFIX}log:{one.id}", entry, maxlen=most, approximate=True)
 
 
 def hosts(record):

@@ -273,9 +273,9 @@ def run_name(module, argv):
 
     Returns
     -------
-    str, or None for other programs, and where a folder is named in the words
+    str, or None for other programs
     """
-    if not (module or "").startswith("brmpi.") or any(word.partition("=")[0] == "--out" for word in argv):
+    if not (module or "").startswith("brmpi."):
         return None
     import importlib.util
 

@@ -10,6 +10,7 @@ import re
 import secrets
 import shutil
 import subprocess
+import tempfile
 import time
 import uuid
 from pathlib import Path
@@ -182,9 +183,10 @@ def _open(listen):
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name in ("password", "agent-password"):
         if not (folder / name).exists():
-            door = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            door, part = tempfile.mkstemp(dir=folder)  # for this user's eyes alone
             with os.fdopen(door, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32) + "\n")
+            os.replace(part, folder / name)
     hashed = {name: hashlib.sha256(places.secret(name).encode()).hexdigest() for name in ("password", "agent-password")}
     rights = " ".join(f"+{command}" for command in COMMANDS)
     atomic.write(folder / "users.acl", f"user default on #{hashed['password']} ~* &* +@all\n"

@@ -168,14 +168,15 @@ def main(argv=None):
     number, index = os.environ.get("SLURM_JOB_ID", "0"), os.environ.get("SLURM_ARRAY_TASK_ID", "")
     id = f"{os.environ['SLURM_ARRAY_JOB_ID']}-{index}" if index else number
     told = {"argv": argv[split + 1:], "out": options.out}
-    order = {"argv": spec.words(told, id, index), "out": spec.folder_of(told, id)}
+    starts = int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    order = {"argv": spec.words(told, id, index), "out": spec.folder_of(told, id), "again": starts > 0}
     args = launch.options(["x"])
     args.program = supervisor.program(order)
     mpi, job, module = launch.planned(args, uuid.uuid4().hex[:12], hosts())
     ranks = int(os.environ.get("SLURM_NTASKS", job.slots))
     threads = int(os.environ.get("SLURM_CPUS_PER_TASK", 1))
     outcome, lost = launch.tried(mpi, replace(job, ranks=ranks, threads=threads), None, module)
-    code, starts = outcome.code, int(os.environ.get("SLURM_RESTART_COUNT", 0))
+    code = outcome.code
     may = options.losses if lost or outcome.lost or code == AGAIN else 0 if code == supervisor.BAD else options.retries
     if code and starts < may:
         subprocess.run(["scontrol", "requeue", number], check=False)

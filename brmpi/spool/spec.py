@@ -228,8 +228,27 @@ def words(spec, id, index=""):
     return [word.replace("{index}", index).replace("{id}", id) if index != "" else word for word in spec["argv"]]
 
 
+def named(argv):
+    """The folder that a program's words name for its run.
+
+    Parameters
+    ----------
+    argv : list of str
+
+    Returns
+    -------
+    str or None
+    """
+    for at, word in enumerate(argv):
+        if word.startswith("--out="):
+            return word.partition("=")[2]
+        if word == "--out" and at + 1 < len(argv):
+            return argv[at + 1]
+    return None
+
+
 def folder_of(spec, id):
-    """The folder of a job's run, which the job names in its own folder; None where its program writes none.
+    """The folder of a job's run, seen from the job's own folder; None where its program writes none.
 
     Parameters
     ----------
@@ -242,7 +261,8 @@ def folder_of(spec, id):
     """
     if not spec.get("out"):
         return None
-    return f"results/{Path(spec['out']).name}-{id}"
+    index = id.partition("-")[2]
+    return named(words(spec, id, index)) or f"results/{Path(spec['out']).name}-{id}"
 
 
 def shown(spec):

@@ -63,22 +63,24 @@ class Store:
 
     def _safe(self):
         """Refuse a Redis that others can reach without a password."""
-        if self.address.socket or self.address.password:
+        if self.address.password or self.address.own:
             return
         said = f"{self.address.url}: others can reach it, and it asks for no password"
         if not self.address.loopback:
             raise BadInput(f"{said}: give it one (requirepass or an ACL), in {places.PASSWORD}")
         try:
-            told = self.ask("config_get", "bind").get("bind", "")
-            if self.ask("config_get", "protected-mode").get("protected-mode") == "yes":
-                return
-            if self.ask("config_get", "requirepass").get("requirepass"):
-                return
+            told = {name: self.ask("config_get", name).get(name, "") for name in ("bind", "port", "tls-port",
+                                                                                  "protected-mode")}
+            version = int(str(self.ask("info", "server").get("redis_version", "0")).partition(".")[0])
         except Refused:  # this user may not look
             return
-        ends = [word.lstrip("-") for word in told.split()] or ["*"]
+        if told["port"] in ("", "0") and told["tls-port"] in ("", "0"):
+            return
+        if told["protected-mode"] == "yes" and (version >= 7 or not told["bind"]):  # before 7, a bind switches it off
+            return
+        ends = [word.lstrip("-") for word in told["bind"].split()] or ["*"]
         if any(word not in ("127.0.0.1", "::1", "localhost") for word in ends):
-            raise BadInput(f"{said} (bind {told or '*'}): bind 127.0.0.1, or requirepass")
+            raise BadInput(f"{said} (bind {told['bind'] or '*'}): bind 127.0.0.1, or requirepass")
 
     def ask(self, name, *arguments, **options):
         """A plain command of Redis.
@@ -222,10 +224,16 @@ class Store:
         """
         found = []
         for id in ids:
-            count = self.ask("get", f"{PREFIX}array:{id}")
+            count, kept = self.ask("hmget", f"{PREFIX}array:{id}", "count", "kept")
             if count is None and not self.ask("exists", f"{PREFIX}job:{id}"):
                 raise Refused(f"{id}: there is no such job")
-            found += [id] if count is None else [f"{id}-{index}" for index in range(int(count))]
+            each = [id] if count is None else [f"{id}-{index}" for index in range(int(count))]
+            if count != kept:  # some are forgotten
+                pipe = self.redis.pipeline(transaction=False)
+                for one in each:
+                    pipe.exists(f"{PREFIX}job:{one}")
+                each = [one for one, there in zip(each, self._piped(pipe)) if there]
+            found += each
         return list(dict.fromkeys(found))
 
     def jobs(self, states=OPEN, last=None):

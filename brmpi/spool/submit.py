@@ -58,9 +58,9 @@ def main(argv):
     needs = {"ranks": args.n, "threads": args.threads, "memory": spec.size(args.memory) if args.memory else 0,
              "on": [word for word in (args.on or "").split(",") if word], "tags": tags,
              "limit": spec.seconds(args.time) if args.time else 0.0, "kind": args.kind}
-    spool = Spool(folder=args.hostfiles)
     if args.engine == "slurm":
         return _slurm(args, program, found, needs)
+    spool = Spool(folder=args.hostfiles)
     if args.explain:
         return _explain(spool, program, found, needs, args.json)
     job = spool.submit(program, name=args.name, priority=spec.priority(args.priority), retries=args.retries,

@@ -8,14 +8,17 @@ import json
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 from brmpi.cluster import attempt, launch, mpirun
 from brmpi.errors import BadInput, Fault
-from brmpi.spool import attempts
+from brmpi.spool import spec
 
 SECRETS = ("BRMPI_REDIS", "BRMPI_REDIS_PASSWORD", "BRMPI_TOKEN")
 LATE, BAD, STOPPED = attempt.TIMED_OUT, 2, 75
+ROOM, LONGEST = 8192, 1000  # bytes of the file that says how it ended, and letters of its reason
+TRIES, AGAIN = 3600, 1.0  # of writing it, and seconds between them
 
 
 def main():
@@ -30,6 +33,7 @@ def main():
     if not line.endswith("\n"):
         return 0  # the agent is gone
     order = json.loads(line)
+    end = End(Path(order["end"]))
     null, log = os.open(os.devnull, os.O_RDWR), os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
@@ -44,8 +48,45 @@ def main():
 
         traceback.print_exc()
         told = {"result": "failed", "code": 1, "why": f"{type(error).__name__}: {error}"}
-    attempts.put(Path(order["end"]), told)
+    end.write(told)
     return 0
+
+
+class End:
+    """The file that says how an attempt ended. Its room on the disk is taken before the attempt begins: a disk that a job
+    fills up must not make a job that is done begin anew.
+
+    Parameters
+    ----------
+    path : Path
+
+    Raises
+    ------
+    OSError : there is no room
+    """
+
+    def __init__(self, path):
+        self.path, self.part = path, path.with_name(f".{path.name}")
+        self.file = self.part.open("wb", buffering=0)
+        self.file.write(b" " * ROOM)
+        os.fsync(self.file.fileno())
+
+    def write(self, told):
+        """Say it; where that cannot be, again until it can.
+
+        Parameters
+        ----------
+        told : dict
+        """
+        told = {**told, "why": told["why"][:LONGEST]}
+        for _ in range(TRIES):
+            try:
+                os.pwrite(self.file.fileno(), json.dumps(told).encode().ljust(ROOM), 0)
+                os.fsync(self.file.fileno())
+                return self.part.replace(self.path)
+            except OSError:
+                time.sleep(AGAIN)
+        return None
 
 
 def run(order):
@@ -94,7 +135,7 @@ def program(order):
 
     Parameters
     ----------
-    order : dict: ``argv``; ``out``, the run's folder, or None
+    order : dict: ``argv``; ``out``, the run's folder, or None; ``again``, whether an attempt was made before
 
     Returns
     -------
@@ -104,7 +145,11 @@ def program(order):
     if not out:
         return argv
     more = ["--out", out]
-    if Path(out, "run.json").exists():
+    if spec.named(argv):  # a person's own folder: at first, what is there already is that person's to decide on
+        more = []
+        if not order["again"]:
+            return argv
+    if Path(out, "run.json").exists() and not {"--restart", "--overwrite"} & set(argv):
         more.append("--restart" if any(Path(out, "checkpoints").glob("*.h5")) else "--overwrite")
     return [*argv, *more]
 

@@ -1,4 +1,4 @@
--- Every change of the spool's state, each whole or not at all: KEYS[1] is the prefix of all keys, ARGV[1] the
+-- Every change of the spool's state, between which nobody sees anything: KEYS[1] is the prefix of all keys, ARGV[1] the
 -- transition, the rest its arguments. Times are Redis's own. docs/spool.md draws the states.
 if redis.replicate_commands then redis.replicate_commands() end  -- before Redis 7, scripts that ask for the time
 
@@ -14,9 +14,12 @@ local LEASE, CLAIM, SILENT = tonumber(times[1] or 30), tonumber(times[2] or 10),
 local GAP, HOLD = tonumber(times[4] or 12), tonumber(times[5] or 20)
 local EVENTS = 10000                         -- that are kept
 local DEPTH = tonumber(times[6] or 1000)     -- kinds of jobs that are tried in one pass
-local PLANS = 10                             -- jobs for which a reservation is looked for, in one pass
+local PAUSE = 8                              -- a second time lost or failed: 2, 4, … up to 2 ^ PAUSE seconds of delay
+local QUICK = 60                             -- seconds: what is lost sooner, again and again, begins later and later
 local TOP = 1e12                             -- jobs of one priority
 local REMEMBERED = 30 * 86400                -- seconds that a submission's key is known
+
+local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')  -- of this start of Redis
 
 local function key(...) return P .. table.concat({...}, ':') end
 local function stamp(t) return string.format('%.4f', t) end
@@ -48,15 +51,35 @@ local function move(id, state, why)
   event(state, id, why)
 end
 
--- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
-local function sound(id)
-  if job(id, 'state') == 'broken' then return false end
-  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence')
-  if good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5]) then
-    local fine, need = pcall(cjson.decode, row[2])
-    if fine and type(need) == 'table' and tonumber(need.ranks) and type(need.tags) == 'table' then return true end
+local over, release  -- defined below
+
+local HELD = {placed = true, running = true, ending = true}  -- states with slots
+
+local function parts(text)  -- "slots memory" of an allocation, or nothing
+  local slots, memory = string.match(text or '', '^(%d+) (%d+)$')
+  return tonumber(slots), tonumber(memory)
+end
+
+local function readable(id)  -- whether a job's record says what every transition needs
+  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence', 'head', 'hosts', 'tag')
+  if not (good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5])) then
+    return false
   end
-  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
+  local fine, need = pcall(cjson.decode, row[2])
+  if not (fine and type(need) == 'table' and tonumber(need.ranks) and tonumber(need.threads) and tonumber(need.memory)
+          and tonumber(need.limit) and type(need.tags) == 'table' and type(need.nodes) == 'table'
+          and type(need.prefer) == 'table') then
+    return false
+  end
+  if HELD[row[4]] then
+    if not (row[6] and row[7] and row[8]) then return false end
+    local held = call('HGETALL', key('alloc', id))
+    for i = 2, #held, 2 do if not parts(held[i]) then return false end end
+  end
+  return true
+end
+
+local function spoil(id)  -- put a record that cannot be used aside; what waits for it is told
   for _, state in ipairs({'waiting', 'queued', 'delayed', 'placed', 'running', 'ending', 'done', 'failed', 'cancelled'}) do
     call('ZREM', key('state', state), id)
   end
@@ -71,7 +94,23 @@ local function sound(id)
   call('ZADD', key('state', 'broken'), stamp(now), id)
   for _, name in ipairs(call('HKEYS', key('alloc', id))) do tell(name, 'kill', id, '0', label(id)) end
   event('broken', id, 'its record cannot be read')
+  over(id)
+end
+
+-- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
+local function sound(id)
+  if job(id, 'state') == 'broken' then return false end
+  if readable(id) then return true end
+  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
+  spoil(id)
   return false
+end
+
+-- Do something with each of some jobs; one with which it cannot be done is put aside, and does not keep the others.
+local function each(ids, what)
+  for _, id in ipairs(ids) do
+    if sound(id) and not pcall(what, id) then spoil(id) end
+  end
 end
 
 ---- queue --------------------------------------------------------------------------------------------------------
@@ -92,24 +131,31 @@ local function head(class)  -- first job of a class, which is forgotten where it
   call('ZREM', key('classes'), class)
 end
 
-local function dequeue(id)
-  local class = job(id, 'class')
+local function dequeue(id, class)  -- returns what is then the head of its class
+  class = class or job(id, 'class')
   call('ZREM', key('ready'), id)
   call('ZREM', key('ready', class), id)
-  head(class)
+  return head(class)
 end
 
 ---- nodes --------------------------------------------------------------------------------------------------------
 
+local function node(name, ...)  -- fields of a node's record; one that is no record is put aside, its agent makes it anew
+  local good, row = pcall(call, 'HMGET', key('node', name), ...)
+  if good and not row.err then return row end
+  call('RENAME', key('node', name), key('aside', 'node', name))
+  return call('HMGET', key('node', name), ...)
+end
+
 local function nodes()
   local found = {}
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-    local row = call('HMGET', key('node', name), 'slots', 'free', 'memory', 'room', 'tags', 'state', 'drained', 'speed')
+    local row = node(name, 'slots', 'free', 'memory', 'room', 'tags', 'state', 'drained', 'speed', 'shy')
     local tags = {}
     for word in string.gmatch(row[5] or '', '%S+') do tags[word] = true end
     found[#found + 1] = {name = name, slots = tonumber(row[1]) or 0, free = tonumber(row[2]) or 0,
       memory = tonumber(row[3]) or 0, room = tonumber(row[4]) or 0, tags = tags, speed = tonumber(row[8]) or 0,
-      open = row[6] == 'up' and row[7] ~= '1'}
+      open = row[6] == 'up' and row[7] ~= '1' and (tonumber(row[9]) or now) <= now}
   end
   table.sort(found, function(a, b) return a.name < b.name end)
   return found
@@ -120,10 +166,12 @@ local function debit(name, slots, memory)
   call('HINCRBY', key('node', name), 'room', string.format('%d', -memory))
 end
 
--- Ranks of a job on nodes: {node, slots, memory} of each, or nil.
-local function fit(need, all)
-  local open = {}
-  for _, node in ipairs(all) do
+-- Which nodes a job may have, and how much it likes each: {place in `all`, liking}, the same for all jobs of such needs.
+local function able(need, all, known)
+  local name = table.concat(need.tags, ' ') .. '|' .. table.concat(need.nodes, ' ') .. '|' .. table.concat(need.prefer, ' ')
+  if known[name] then return known[name] end
+  local found = {}
+  for at, node in ipairs(all) do
     local good = node.open
     for _, tag in ipairs(need.tags) do good = good and (node.tags[tag] or node.name == tag) end
     if good and #need.nodes > 0 then
@@ -131,26 +179,55 @@ local function fit(need, all)
       for _, name in ipairs(need.nodes) do good = good or name == node.name or node.tags[name] end
     end
     if good then
-      local ranks = math.floor(node.free / need.threads)
-      if need.memory > 0 then ranks = math.min(ranks, math.floor(node.room / need.memory)) end
-      if ranks > 0 then
-        local liked = #need.prefer + 1
-        for place = #need.prefer, 1, -1 do
-          if node.tags[need.prefer[place]] or node.name == need.prefer[place] then liked = place end
-        end
-        open[#open + 1] = {node = node, ranks = ranks, liked = liked}
+      local liked = #need.prefer + 1
+      for place = #need.prefer, 1, -1 do
+        if node.tags[need.prefer[place]] or node.name == need.prefer[place] then liked = place end
       end
+      found[#found + 1] = {at, liked}
     end
   end
-  -- the fewest nodes: one that just suffices if there is one, else the roomiest first
-  table.sort(open, function(a, b)
+  known[name] = found
+  return found
+end
+
+local function room(need, node)  -- ranks of a job that a node has place for
+  local ranks = math.floor(node.free / need.threads)
+  if need.memory > 0 then ranks = math.min(ranks, math.floor(node.room / need.memory)) end
+  return math.max(0, ranks)
+end
+
+local function suffices(need, all, known)
+  local sum = 0
+  for _, one in ipairs(able(need, all, known)) do sum = sum + room(need, all[one[1]]) end
+  return sum >= need.ranks
+end
+
+-- Ranks of a job on nodes: {node, slots, memory} of each, or nil. The fewest nodes: one that just suffices if there is
+-- one, the fastest of these, else the roomiest first.
+local function fit(need, all, known)
+  local open, best, sum = {}, nil, 0
+  local function before(a, b)
     if a.liked ~= b.liked then return a.liked < b.liked end
     local fits, too = a.ranks >= need.ranks, b.ranks >= need.ranks
     if fits ~= too then return fits end
     if a.node.speed ~= b.node.speed and fits then return a.node.speed > b.node.speed end
     if a.ranks ~= b.ranks then return (a.ranks < b.ranks) == fits end
     return a.node.name < b.node.name
-  end)
+  end
+  for _, one in ipairs(able(need, all, known)) do
+    local ranks = room(need, all[one[1]])
+    if ranks > 0 then
+      local this = {node = all[one[1]], ranks = ranks, liked = one[2]}
+      open[#open + 1], sum = this, sum + ranks
+      if not best or before(this, best) then best = this end
+    end
+  end
+  if sum < need.ranks then return nil end
+  if best.ranks >= need.ranks then
+    open = {best}
+  else
+    table.sort(open, before)
+  end
   local left, found = need.ranks, {}
   for _, one in ipairs(open) do
     if left > 0 then
@@ -159,41 +236,55 @@ local function fit(need, all)
       left = left - ranks
     end
   end
-  if left == 0 then return found end
+  return found
 end
 
--- When a job that does not fit now would, if what runs ends at its limit: the time, and the nodes it would have.
-local function reserved(need, all)
-  local copy, byname, ends = {}, {}, {}
-  for place, node in ipairs(all) do
-    local one = {}
-    for name, value in pairs(node) do one[name] = value end
-    copy[place], byname[node.name] = one, one
-  end
-  for _, state in ipairs({'placed', 'running', 'ending'}) do
-    for _, id in ipairs(call('ZRANGE', key('state', state), 0, -1)) do
+-- What runs, by the time at which its limit ends it: {time, id, {node, slots, memory}…}.
+local function endings()
+  local ends = {}
+  for state in pairs(HELD) do
+    each(call('ZRANGE', key('state', state), 0, -1), function(id)
       local limit, started = number(id, 'limit'), tonumber(job(id, 'started') or '') or now
-      ends[#ends + 1] = {limit > 0 and math.max(started + limit, now) or math.huge, id}
-    end
+      local one, held = {limit > 0 and math.max(started + limit, now) or math.huge, id}, call('HGETALL', key('alloc', id))
+      for i = 1, #held, 2 do
+        local slots, memory = parts(held[i + 1])
+        one[#one + 1] = {held[i], slots, memory}
+      end
+      ends[#ends + 1] = one
+    end)
   end
   table.sort(ends, function(a, b) if a[1] ~= b[1] then return a[1] < b[1] end return a[2] < b[2] end)
-  for _, one in ipairs(ends) do
-    local held = call('HGETALL', key('alloc', one[2]))
-    for place = 1, #held, 2 do
-      local node = byname[held[place]]
-      if node then
-        local slots, memory = string.match(held[place + 1], '^(%d+) (%d+)')
-        node.free, node.room = node.free + slots, node.room + memory
+  return ends
+end
+
+-- When a job that does not fit now would, if what runs ends at its limit: the time, and the nodes it would have. nil if it
+-- never would.
+local function reserved(need, all, known, ends)
+  local function after(count)  -- nodes once so many have ended
+    local copy, byname = {}, {}
+    for place, node in ipairs(all) do
+      local one = {}
+      for name, value in pairs(node) do one[name] = value end
+      copy[place], byname[node.name] = one, one
+    end
+    for i = 1, count do
+      for place = 3, #ends[i] do
+        local node = byname[ends[i][place][1]]
+        if node then node.free, node.room = node.free + ends[i][place][2], node.room + ends[i][place][3] end
       end
     end
-    local found = fit(need, copy)
-    if found then
-      local kept, then_free = {}, {}
-      for _, part in ipairs(found) do kept[part[1].name] = part end
-      for name, node in pairs(byname) do then_free[name] = {node.free, node.room} end
-      return {time = one[1], kept = kept, free = then_free}
-    end
+    return copy
   end
+  local low, high = 1, #ends
+  if high == 0 or not suffices(need, after(high), known) then return nil end
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if suffices(need, after(middle), known) then high = middle else low = middle + 1 end
+  end
+  local then_all, kept, then_free = after(low), {}, {}
+  for _, part in ipairs(fit(need, then_all, known)) do kept[part[1].name] = part end
+  for _, node in ipairs(then_all) do then_free[node.name] = {node.free, node.room} end
+  return {time = ends[low][1], kept = kept, free = then_free}
 end
 
 -- Whether a job that is let by cannot delay the one that waits at the head.
@@ -214,21 +305,21 @@ local function harmless(need, found, plan)
   return true
 end
 
-local function place(id, need, found)
+local function place(id, class, found)  -- returns what is then the head of its class
   local fence, ranks = call('INCR', key('fence')), {}
   for order, part in ipairs(found) do
     debit(part[1].name, part[2], part[3])
     part[1].free, part[1].room = part[1].free - part[2], part[1].room - part[3]
-    call('HSET', key('alloc', id), part[1].name, part[2] .. ' ' .. part[3])
+    call('HSET', key('alloc', id), part[1].name, string.format('%d %d', part[2], part[3]))
     call('SADD', key('on', part[1].name), id)
-    ranks[order] = part[1].name .. ' ' .. part[2] .. ' ' .. part[3]
+    ranks[order] = string.format('%s %d %d', part[1].name, part[2], part[3])
   end
-  dequeue(id)
   set(id, 'fence', fence, 'head', found[1][1].name, 'hosts', table.concat(ranks, ','), 'tag',
     label(id) .. fence, 'placed', stamp(now), 'started', '')
   call('ZADD', key('leases'), stamp(now + CLAIM), id)
   move(id, 'placed')
   tell(found[1][1].name, 'run', id, fence)
+  return dequeue(id, class)
 end
 
 local function held()  -- why nothing may be placed, or nil
@@ -242,33 +333,53 @@ end
 -- let by if they have a limit of time and cannot delay it.
 local function pass()
   if DEPTH < 1 or held() then return end
-  local all, free = nodes(), 0
+  local all, free, known = nodes(), 0, {}
   for _, node in ipairs(all) do if node.open then free = free + math.max(0, node.free) end end
   if free <= 0 then return end
-  local queue, plan = {}, nil
+  local queue, plan, ends = {}, nil, nil
   local order = call('ZRANGE', key('classes'), 0, DEPTH - 1, 'WITHSCORES')
   for i = 1, #order, 2 do queue[#queue + 1] = {order[i], tonumber(order[i + 1])} end
-  local first, planned = 1, 0
+  local refused = {}  -- needs, less their limit, that did not fit, or fit and were in the way: so will the next of them
+  local first = 1
   while first <= #queue and free > 0 do
-    local class = queue[first][1]
-    local id = head(class)
+    local class, need, found = queue[first][1], nil, nil
     first = first + 1
-    while id and not sound(id) do id = head(class) end
-    if id then
-      local need = cjson.decode(class)
-      local found = fit(need, all)
-      if found and plan and not harmless(need, found, plan) then found = nil end
-      if found then
-        place(id, need, found)
+    local shape, limit = string.match(class, '^(.*),"limit":([^,}]*)}$')
+    local before = shape and refused[shape]
+    if before == 'late' then
+      limit = tonumber(limit) or 0
+      if limit > 0 and now + limit <= plan.time then before = nil end
+    end
+    if not before then
+      local fine
+      fine, need = pcall(cjson.decode, class)
+      fine, found = pcall(fit, need, all, known)
+      if not fine then  -- needs that cannot be read: its jobs are put aside
+        local id = head(class)
+        while id and not sound(id) do id = head(class) end
+        found = nil
+      elseif not found then
+        if shape then refused[shape] = 'never' end
+        if not plan then
+          ends = ends or endings()
+          plan = reserved(need, all, known, ends)
+        end
+      elseif plan and not harmless(need, found, plan) then
+        if shape then refused[shape] = 'late' end
+        found = nil
+      end
+    end
+    if found then
+      local id = head(class)
+      while id and not sound(id) do id = head(class) end
+      if id then
+        local _, score = place(id, class, found)
         for _, part in ipairs(found) do free = free - part[2] end
-        local _, score = head(class)
         if score then  -- back into the order
           local at = first
           while at <= #queue and queue[at][2] < score do at = at + 1 end
           table.insert(queue, at, {class, score})
         end
-      elseif not plan and planned < PLANS then
-        planned, plan = planned + 1, reserved(need, all)
       end
     end
   end
@@ -276,22 +387,40 @@ end
 
 ---- ends ---------------------------------------------------------------------------------------------------------
 
-local function over(id)  -- those who wait for it
-  local state = job(id, 'state')
-  for _, waiting in ipairs(call('SMEMBERS', key('after', id))) do
-    if sound(waiting) and job(waiting, 'state') == 'waiting' then
-      if state == 'done' then
-        if call('HINCRBY', key('job', waiting), 'left', -1) <= 0 then
-          move(waiting, 'queued')
-          enqueue(waiting)
-        end
-      else
-        move(waiting, 'cancelled', 'job ' .. id .. ' is ' .. state)
-        over(waiting)
+local ARRAY = '^(%d+)%-%d+$'
+
+-- A job is over: those that wait for it, or for all of its array, go on or are cancelled; and so do those that wait for
+-- these.
+function over(first)
+  local ids = {first}
+  while #ids > 0 do
+    local id = table.remove(ids)
+    local state, base = job(id, 'state'), string.match(id, ARRAY)
+    local waiting = call('SMEMBERS', key('after', id))
+    call('DEL', key('after', id))
+    if base and call('EXISTS', key('array', base)) == 1 then
+      if state ~= 'done' or call('HINCRBY', key('array', base), 'open', -1) == 0 then
+        for _, one in ipairs(call('SMEMBERS', key('after', base))) do waiting[#waiting + 1] = one end
+        call('DEL', key('after', base))
       end
     end
+    each(waiting, function(one)
+      if job(one, 'state') ~= 'waiting' then return end
+      if state ~= 'done' then
+        set(one, 'ended', stamp(now))
+        move(one, 'cancelled', 'job ' .. id .. ' is ' .. state)
+        ids[#ids + 1] = one
+      elseif call('HINCRBY', key('job', one), 'left', -1) <= 0 then
+        move(one, 'queued')
+        enqueue(one)
+      end
+    end)
   end
-  call('DEL', key('after', id))
+end
+
+local function reopened(id, state)  -- a job of an array that was done is to be done again
+  local base = state == 'done' and string.match(id, ARRAY)
+  if base and call('EXISTS', key('array', base)) == 1 then call('HINCRBY', key('array', base), 'open', 1) end
 end
 
 local function ended(id, state, why)
@@ -299,6 +428,19 @@ local function ended(id, state, why)
   call('ZREM', key('leases'), id)
   move(id, state, why)
   over(id)
+end
+
+local function delay(id, times, why)
+  local due = now + 2 ^ math.min(times, PAUSE)
+  call('ZADD', key('delayed'), stamp(due), id)
+  set(id, 'due', stamp(due))
+  move(id, 'delayed', why)
+end
+
+local function shy(name, why)  -- a node that could not begin a job has none for a while
+  local times = call('HINCRBY', key('node', name), 'refusals', 1)
+  call('HSET', key('node', name), 'shy', stamp(now + 2 ^ math.min(times, PAUSE)), 'trouble', why)
+  event('node', '', name .. ' gets no jobs for a while: ' .. why)
 end
 
 local function settle(id)  -- what comes after an attempt of which nothing is left
@@ -313,24 +455,40 @@ local function settle(id)  -- what comes after an attempt of which nothing is le
     if losses > number(id, 'cap') then
       return ended(id, 'failed', why .. ', for the ' .. losses .. '. time: its limit of that is ' .. number(id, 'cap'))
     end
-    move(id, 'queued', why)
-    return enqueue(id)
+    if losses == 1 or now - (tonumber(job(id, 'started') or '') or 0) > QUICK then
+      move(id, 'queued', why)
+      return enqueue(id)
+    end
+    return delay(id, losses - 1, why)
   end
   local failures = call('HINCRBY', key('job', id), 'failures', 1)
   if code == 2 or code == 124 or failures > number(id, 'retries') then return ended(id, 'failed', why) end
-  local due = now + 2 ^ math.min(failures, 8)
-  call('ZADD', key('delayed'), stamp(due), id)
-  set(id, 'due', stamp(due))
-  move(id, 'delayed', why)
+  delay(id, failures, why)
 end
 
-local function release(id, name)
+local function slots(name, count, memory)  -- free = slots - sum of what is allocated, always
+  local free, room = tonumber(count) or 0, tonumber(memory) or 0
+  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
+    local had = call('HGET', key('alloc', id), name)
+    if had then
+      local taken, bytes = parts(had)
+      free, room = free - (taken or 0), room - (bytes or 0)
+    else
+      call('SREM', key('on', name), id)
+    end
+  end
+  call('HSET', key('node', name), 'slots', count, 'memory', memory, 'free', free, 'room', room)
+end
+
+function release(id, name)
   local had = call('HGET', key('alloc', id), name)
   if not had then return end
-  local slots, memory = string.match(had, '^(%d+) (%d+)')
+  local taken, memory = parts(had)
   call('HDEL', key('alloc', id), name)
   call('SREM', key('on', name), id)
-  debit(name, -slots, -memory)
+  if taken then return debit(name, -taken, -memory) end
+  local row = node(name, 'slots', 'memory')  -- it was damaged
+  slots(name, row[1] or 0, row[2] or 0)
 end
 
 local function freed(id)
@@ -352,18 +510,35 @@ local function stop(id, result, code, why, clean)
 end
 
 local function rebooted(name)  -- nothing that ran there before is left
-  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
-    sound(id)
-    local state, at = job(id, 'state'), job(id, 'head')
-    if not state or state == 'broken' then release(id, name) end
-    if state == 'running' or (state == 'placed' and at == name) then
+  local ids = call('SMEMBERS', key('on', name))
+  each(ids, function(id)
+    local state = job(id, 'state')
+    if state == 'running' or (state == 'placed' and job(id, 'head') == name) then
       stop(id, 'lost', 255, name .. ' was started anew', false)
     end
     if job(id, 'state') == 'ending' then
       release(id, name)
       freed(id)
     end
+  end)
+  for _, id in ipairs(ids) do
+    if not HELD[job(id, 'state')] then release(id, name) end
   end
+end
+
+-- A running attempt whose lease ran out while its node could not be reached is there again: it goes on, if no node has said
+-- that nothing of it is left.
+local function taken_back(id, fence, name)
+  local row = call('HMGET', key('job', id), 'state', 'fence', 'head', 'result', 'cancel', 'hosts', 'accepted')
+  if row[1] ~= 'ending' or row[2] ~= fence or row[3] ~= name or row[4] ~= 'lost' or row[5] == '1' or row[7] == fence then
+    return false
+  end
+  local _, commas = string.gsub(row[6] or '', ',', '')
+  if #call('HKEYS', key('alloc', id)) ~= commas + 1 then return false end
+  set(id, 'result', '')
+  call('ZADD', key('leases'), stamp(now + LEASE), id)
+  move(id, 'running', name .. ' was away')
+  return true
 end
 
 ---- transitions --------------------------------------------------------------------------------------------------
@@ -375,7 +550,11 @@ function ops.submit(text)
   local ids, jobs = {}, cjson.decode(text)
   for _, one in ipairs(jobs) do  -- all of them, or none
     for _, id in ipairs(one.after or {}) do
-      if not job(id, 'state') and call('EXISTS', key('array', id)) == 0 then
+      local count = call('HGET', key('array', id), 'count')
+      if count and call('HGET', key('array', id), 'kept') ~= count then
+        return redis.error_reply('SPOOL after ' .. id .. ': some of its jobs are forgotten: how they ended is not known')
+      end
+      if not count and not job(id, 'state') then
         return redis.error_reply('SPOOL after ' .. id .. ': there is no such job')
       end
     end
@@ -387,30 +566,34 @@ function ops.submit(text)
     else
       local unmet, counted, failed = {}, {}, nil
       for _, id in ipairs(one.after or {}) do
-        local each = {id}
-        if call('EXISTS', key('array', id)) == 1 then
-          each = {}
-          for i = 0, tonumber(call('GET', key('array', id))) - 1 do each[#each + 1] = id .. '-' .. i end
-        end
-        for _, other in ipairs(each) do
+        local function look(other)
           local state = job(other, 'state')
           if state == 'failed' or state == 'cancelled' or state == 'broken' then failed = failed or {other, state} end
-          if state ~= 'done' and not counted[other] then
-            counted[other], unmet[#unmet + 1] = true, other
-          end
+          return state == 'done'
         end
+        local row, met = call('HMGET', key('array', id), 'count', 'open'), nil
+        if row[1] then  -- all of an array: one thing to wait for
+          for i = 0, tonumber(row[1]) - 1 do look(id .. '-' .. i) end
+          met = row[2] == '0'
+        else
+          met = look(id)
+        end
+        if not met and not counted[id] then counted[id], unmet[#unmet + 1] = true, id end
       end
       local base = tostring(call('INCR', key('seq')))
       local count, score = one.count or 0, (1000 - one.priority) * TOP + tonumber(base)
-      if count > 0 then call('SET', key('array', base), count) end
+      if count > 0 then
+        call('HSET', key('array', base), 'count', count, 'open', count, 'kept', count, 'key', one.key or '')
+      end
       for i = 0, math.max(count, 1) - 1 do
         local id, at = base, score
         if count > 0 then id, at = base .. '-' .. i, score + i / 1e6 end
         at = string.format('%.7f', at)
         call('HSET', key('job', id), 'id', id, 'spec', one.spec, 'class', one.class, 'limit', one.limit,
           'priority', one.priority, 'retries', one.retries, 'cap', one.cap, 'score', at, 'fence', 0, 'attempt', 0,
-          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet)
+          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet, 'key', one.key or '')
         if failed then
+          set(id, 'ended', stamp(now))
           move(id, 'cancelled', 'job ' .. failed[1] .. ' is ' .. failed[2])
         elseif #unmet > 0 then
           for _, other in ipairs(unmet) do call('SADD', key('after', other), id) end
@@ -433,17 +616,27 @@ end
 -- The head's agent takes an attempt: returns the job's record, or nothing where it is no longer that attempt's turn.
 function ops.started(id, fence, node)
   if job(id, 'state') ~= 'placed' or job(id, 'fence') ~= fence or job(id, 'head') ~= node then return {} end
-  local attempt = call('HINCRBY', key('job', id), 'attempt', 1)
+  if call('EXISTS', key('paused')) == 1 or not sound(id) then return {} end
+  call('HINCRBY', key('job', id), 'attempt', 1)
   set(id, 'started', stamp(now), 'result', '', 'code', '')
   call('ZADD', key('leases'), stamp(now + LEASE), id)
   move(id, 'running')
   return call('HGETALL', key('job', id))
 end
 
--- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint). 'late' where it is no longer its turn.
+-- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint); 'refused' where its head could not begin
+-- it. Returns 'late' where it is no longer its turn, 'unknown' where there is no such job.
 function ops.finish(id, fence, result, code, why)
   local state = job(id, 'state')
+  if not state then return 'unknown' end
   if job(id, 'fence') ~= fence or number(id, 'accepted') == tonumber(fence) then return 'late' end
+  local name = job(id, 'head')
+  if result == 'refused' then
+    result = 'lost'
+    if state == 'running' then shy(name, why) end
+  elseif name then
+    call('HDEL', key('node', name), 'refusals')
+  end
   if state == 'ending' and job(id, 'result') == 'lost' then  -- given up too early: nothing else has begun
     set(id, 'accepted', fence, 'result', result, 'code', code, 'last', why)
     freed(id)
@@ -454,6 +647,13 @@ function ops.finish(id, fence, result, code, why)
   stop(id, result, code, why, result == 'done')
   pass()
   return 'ok'
+end
+
+-- A node was told to end what is left of an attempt: whether it still is to. `alive`: it is the head, and the attempt runs.
+function ops.doomed(id, fence, name, alive)
+  if job(id, 'state') == 'running' and job(id, 'fence') == fence then return 'no' end
+  if alive == '1' and sound(id) and taken_back(id, fence, name) then return 'no' end
+  return 'yes'
 end
 
 -- A node's agent: nothing of this attempt is left there.
@@ -497,25 +697,12 @@ end
 function ops.requeue(id)
   local state = job(id, 'state')
   if state ~= 'failed' and state ~= 'cancelled' and state ~= 'done' then return state or '' end
+  reopened(id, state)
   set(id, 'cancel', 0, 'failures', 0, 'losses', 0, 'ended', '', 'result', '')
   move(id, 'queued', 'once more, as asked')
   enqueue(id)
   pass()
   return 'queued'
-end
-
-local function slots(name, count, memory)  -- free = slots - sum of what is allocated, always
-  local free, room = tonumber(count), tonumber(memory)
-  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
-    local had = call('HGET', key('alloc', id), name)
-    if had then
-      local taken, bytes = string.match(had, '^(%d+) (%d+)')
-      free, room = free - taken, room - bytes
-    else
-      call('SREM', key('on', name), id)
-    end
-  end
-  call('HSET', key('node', name), 'slots', count, 'memory', memory, 'free', free, 'room', room)
 end
 
 local function raise(id, fence)  -- numbers that were given out are not given out again
@@ -550,31 +737,52 @@ end
 function ops.register(name, text)
   local about = cjson.decode(text)
   seen(about)
-  local before = call('HGET', key('node', name), 'boot')
+  local before = node(name, 'boot')[1]
   call('SADD', key('nodes'), name)
   call('SREM', key('awaited'), name)
   call('HSET', key('node', name), 'name', name, 'boot', about.boot, 'agent', about.agent, 'tags', about.tags,
-    'state', 'up', 'seen', stamp(now), 'speed', about.speed, 'address', about.address)
+    'state', 'up', 'seen', stamp(now), 'speed', about.speed, 'address', about.address, 'run', run)
+  call('HDEL', key('node', name), 'shy', 'refusals', 'trouble')
   slots(name, about.slots, about.memory)
   call('DEL', key('inbox', name))
   if before and before ~= about.boot then rebooted(name) end
   local mine = {}
   for _, word in ipairs(about.attempts) do mine[word] = true end
-  for _, id in ipairs(call('SMEMBERS', key('on', name))) do
-    local state, fence = job(id, 'state'), job(id, 'fence')
-    if state == 'running' and job(id, 'head') == name and not mine[id .. ' ' .. fence] then
+  each(call('SMEMBERS', key('on', name)), function(id)
+    local row = call('HMGET', key('job', id), 'state', 'fence', 'head', 'tag', 'cancel')
+    local state, fence, here = row[1], row[2], row[3] == name
+    if state == 'running' and here and not mine[id .. ' ' .. fence] then
       stop(id, 'lost', 255, 'the agent on ' .. name .. ' lost it', false)  -- claimed, and not begun
-    elseif state == 'placed' and job(id, 'head') == name then
+    elseif state == 'placed' and here then
       tell(name, 'run', id, fence)
     elseif state == 'ending' then
-      tell(name, 'kill', id, fence, job(id, 'tag'))
-    elseif state == 'running' and job(id, 'head') == name and job(id, 'cancel') == '1' then
+      tell(name, 'kill', id, fence, row[4])
+    elseif state == 'running' and here and row[5] == '1' then
       tell(name, 'stop', id, fence)
     end
-  end
+  end)
   event('node', '', name .. ' is up')
   pass()
   return tostring(math.min(LEASE / 6, SILENT / 3, GAP / 2.4))  -- seconds between its signs of life
+end
+
+local function expired(id)  -- a lease ran out
+  if job(id, 'state') ~= 'placed' then
+    return stop(id, 'lost', 255, job(id, 'head') .. ' has not been heard of', false)
+  end
+  local name = job(id, 'head')  -- nobody took it: nothing has begun, and with another fence nothing can
+  set(id, 'fence', call('INCR', key('fence')))
+  for _, one in ipairs(call('HKEYS', key('alloc', id))) do release(id, one) end
+  call('ZREM', key('leases'), id)
+  if not held() then shy(name, 'it did not take job ' .. id) end
+  move(id, 'queued', name .. ' did not take it')
+  enqueue(id)
+end
+
+local function undelayed(id)
+  call('ZREM', key('delayed'), id)
+  move(id, 'queued', job(id, 'last'))
+  enqueue(id)
 end
 
 local function tick()
@@ -584,7 +792,9 @@ local function tick()
   if jumped ~= 0 then  -- the clock jumped, or nobody was here to renew: all begin anew
     for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do call('ZINCRBY', key('leases'), jumped, id) end
     for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-      if call('HGET', key('node', name), 'state') == 'up' then call('HSET', key('node', name), 'seen', stamp(now)) end
+      if node(name, 'state')[1] == 'up' then call('HSET', key('node', name), 'seen', stamp(now)) end
+      local shut = tonumber(node(name, 'shy')[1] or '')
+      if jumped < 0 and shut then call('HSET', key('node', name), 'shy', stamp(shut + jumped)) end
     end
     if jumped < 0 then
       for _, id in ipairs(call('ZRANGE', key('delayed'), 0, -1)) do call('ZINCRBY', key('delayed'), jumped, id) end
@@ -593,31 +803,21 @@ local function tick()
   end
   local changed = false
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-    local row = call('HMGET', key('node', name), 'state', 'seen')
+    local row = node(name, 'state', 'seen', 'shy')
     if row[1] == 'up' and now - (tonumber(row[2]) or 0) > SILENT then
       call('HSET', key('node', name), 'state', 'silent')
       event('node', '', name .. ' is silent')
     end
-  end
-  for _, id in ipairs(call('ZRANGEBYSCORE', key('leases'), '-inf', now)) do
-    if not sound(id) then
-      call('ZREM', key('leases'), id)
-    elseif job(id, 'state') == 'placed' then  -- nobody took it: nothing has begun, and with another fence nothing can
-      set(id, 'fence', call('INCR', key('fence')))
-      for _, name in ipairs(call('HKEYS', key('alloc', id))) do release(id, name) end
-      call('ZREM', key('leases'), id)
-      move(id, 'queued', job(id, 'head') .. ' did not take it')
-      enqueue(id)
-    else
-      stop(id, 'lost', 255, job(id, 'head') .. ' has not been heard of', false)
+    if row[3] and (tonumber(row[3]) or now) <= now then
+      call('HDEL', key('node', name), 'shy', 'trouble')
+      changed = true
     end
-    changed = true
   end
-  for _, id in ipairs(call('ZRANGEBYSCORE', key('delayed'), '-inf', now)) do
-    call('ZREM', key('delayed'), id)
-    if sound(id) then
-      move(id, 'queued', job(id, 'last'))
-      enqueue(id)
+  for _, due in ipairs({{'leases', expired}, {'delayed', undelayed}}) do
+    local ids = call('ZRANGEBYSCORE', key(due[1]), '-inf', now)
+    each(ids, due[2])
+    for _, id in ipairs(ids) do  -- what has no record
+      if not job(id, 'state') then call('ZREM', key(due[1]), id) end
       changed = true
     end
   end
@@ -631,13 +831,14 @@ end
 
 -- A node is there: its attempts' leases are renewed. Returns 'ok' or 'unknown', and the attempts that are no longer its own.
 function ops.beat(name, agent, ...)
-  local row = call('HMGET', key('node', name), 'agent', 'state')
+  local row = node(name, 'agent', 'state')
   if row[1] ~= agent then return {'unknown'} end
   call('HSET', key('node', name), 'seen', stamp(now), 'state', 'up')
   local said = {'ok'}
   for _, word in ipairs({...}) do
     local id, fence = string.match(word, '^(%S+) (%S+)$')
-    if job(id, 'state') == 'running' and job(id, 'fence') == fence and job(id, 'head') == name then
+    if sound(id) and ((job(id, 'state') == 'running' and job(id, 'fence') == fence and job(id, 'head') == name)
+        or taken_back(id, fence, name)) then
       call('ZADD', key('leases'), stamp(now + LEASE), id)
     else
       said[#said + 1] = word
@@ -683,30 +884,47 @@ function ops.drain(name, how)
   return how
 end
 
--- An agent's own record of an attempt, running or over, that this Redis has lost.
+-- An agent's own record of an attempt, running or over, of which this Redis may know less.
 function ops.adopt(text)
   local one = cjson.decode(text)
-  local state, fence = job(one.id, 'state'), tonumber(one.fence)
-  if state and number(one.id, 'fence') >= fence then return 'late' end
-  if state == 'queued' then dequeue(one.id) end
-  if state == 'delayed' then call('ZREM', key('delayed'), one.id) end
-  for _, name in ipairs(call('HKEYS', key('alloc', one.id))) do release(one.id, name) end
-  for name, value in pairs(one.record) do set(one.id, name, value) end
-  set(one.id, 'fence', one.fence, 'started', stamp(now))
-  raise(one.id, fence)
+  local id, fence, state = one.id, tonumber(one.fence), job(one.id, 'state')
+  local had = number(id, 'fence')
+  if state and had > fence then return 'late' end
+  if state and had == fence then  -- known, as it was before: placed, perhaps, where it runs or has ended
+    if number(id, 'accepted') == fence then return one.result and 'ok' or 'late' end
+    if state == 'placed' then
+      call('HINCRBY', key('job', id), 'attempt', 1)
+      set(id, 'started', stamp(now), 'result', '', 'code', '')
+      move(id, 'running', 'it was begun before')
+    elseif state == 'ending' and not one.result then
+      return taken_back(id, one.fence, job(id, 'head')) and 'ok' or 'late'
+    elseif state ~= 'running' and state ~= 'ending' then
+      return 'late'
+    end
+    if one.result then return ops.finish(id, one.fence, one.result, one.code, one.why) end
+    call('ZADD', key('leases'), stamp(now + LEASE), id)
+    return 'ok'
+  end
+  reopened(id, state)
+  if state == 'queued' then dequeue(id) end
+  if state == 'delayed' then call('ZREM', key('delayed'), id) end
+  for _, name in ipairs(call('HKEYS', key('alloc', id))) do release(id, name) end
+  for name, value in pairs(one.record) do set(id, name, value) end
+  set(id, 'fence', one.fence, 'started', stamp(now))
+  raise(id, fence)
   if one.result then  -- it is over, and that was lost
-    set(one.id, 'accepted', one.fence, 'result', one.result, 'code', one.code, 'last', one.why)
-    settle(one.id)
+    set(id, 'accepted', one.fence, 'result', one.result, 'code', one.code, 'last', one.why)
+    settle(id)
     return 'ok'
   end
   for name, value in pairs(one.alloc) do
-    call('HSET', key('alloc', one.id), name, value)
-    call('SADD', key('on', name), one.id)
-    local taken, bytes = string.match(value, '^(%d+) (%d+)')
+    call('HSET', key('alloc', id), name, value)
+    call('SADD', key('on', name), id)
+    local taken, bytes = parts(value)
     debit(name, taken, bytes)
   end
-  call('ZADD', key('leases'), stamp(now + LEASE), one.id)
-  move(one.id, 'running', 'taken over from ' .. one.record.head)
+  call('ZADD', key('leases'), stamp(now + LEASE), id)
+  move(id, 'running', 'taken over from ' .. one.record.head)
   return 'ok'
 end
 
@@ -714,7 +932,7 @@ end
 function ops.reconcile()
   local said = {}
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-    local row = call('HMGET', key('node', name), 'slots', 'memory', 'free', 'room')
+    local row = node(name, 'slots', 'memory', 'free', 'room')
     slots(name, row[1] or 0, row[2] or 0)
     local after = call('HMGET', key('node', name), 'free', 'room')
     if after[1] ~= row[3] or after[2] ~= row[4] then
@@ -731,8 +949,14 @@ function ops.prune(seconds)
   for _, state in ipairs({'done', 'failed', 'cancelled', 'broken'}) do
     for _, id in ipairs(call('ZRANGEBYSCORE', key('state', state), '-inf', now - tonumber(seconds), 'LIMIT', 0, 1000)) do
       if count < 1000 and call('EXISTS', key('alloc', id), key('after', id)) == 0 then
+        local base = string.match(id, ARRAY)
+        local name, whole = job(id, 'key'), base and call('EXISTS', key('array', base)) == 1
         call('ZREM', key('state', state), id)
         call('DEL', key('job', id), key('log', id), key('aside', id))
+        if not whole or call('HINCRBY', key('array', base), 'kept', -1) == 0 then  -- with its last job an array is forgotten
+          if whole then call('DEL', key('array', base)) end
+          if name and name ~= '' and call('GET', key('key', name)) == (base or id) then call('DEL', key('key', name)) end
+        end
         count = count + 1
       end
     end
@@ -757,8 +981,19 @@ function ops.pause(why)
   return 'ok'
 end
 
--- A new spool, or a person's word that what was lost is known. `seq` and `fence`: the highest that anybody has seen.
+-- A new spool, or a person's word that what was lost is known. `seq` and `fence`: the highest that anybody has seen. Nodes
+-- that have not reported since Redis was started may run what it has forgotten: they have to report first, or to be 'gone'.
 function ops.resume(epoch, seq, fence)
+  local unheard = {}
+  for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+    local row = node(name, 'run', 'state')
+    if row[1] ~= run and row[2] ~= 'gone' then unheard[#unheard + 1] = name end
+  end
+  if call('EXISTS', key('paused')) == 1 and #unheard > 0 then
+    table.sort(unheard)
+    return redis.error_reply('SPOOL ' .. table.concat(unheard, ', ') .. ': not heard of since, and may run what was lost: start '
+      .. 'brmpi agent there, or say that nothing runs there any more: brmpi drain NODE --gone')
+  end
   for name, least in pairs({seq = seq, fence = fence}) do
     if tonumber(call('GET', key(name)) or '0') < tonumber(least) then call('SET', key(name), least) end
   end
@@ -776,18 +1011,22 @@ end
 ---- who asks -----------------------------------------------------------------------------------------------------
 
 -- A restart of Redis is seen by whoever comes first: nothing is placed before all nodes that were up have reported.
-local run = string.match(call('INFO', 'server'), 'run_id:(%w+)')
 local before = call('GET', key('run'))
 if before ~= run then
   call('SET', key('run'), run)
   if before then
     call('SET', key('hold'), stamp(now + HOLD))
     for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-      if call('HGET', key('node', name), 'state') == 'up' then call('SADD', key('awaited'), name) end
+      if node(name, 'state')[1] == 'up' then
+        call('SADD', key('awaited'), name)
+        call('HSET', key('node', name), 'seen', stamp(now))
+      end
+      call('HDEL', key('node', name), 'shy', 'trouble')
     end
     call('SET', key('tick'), stamp(now))
-    for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do
-      call('ZADD', key('leases'), 'GT', stamp(now + LEASE), id)
+    for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do call('ZADD', key('leases'), stamp(now + LEASE), id) end
+    for _, id in ipairs(call('ZRANGEBYSCORE', key('delayed'), now + 2 ^ PAUSE, '+inf')) do  -- the clock was set back
+      call('ZADD', key('delayed'), stamp(now + 2 ^ PAUSE), id)
     end
     event('restarted', '', 'Redis')
   end
