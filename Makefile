@@ -151,7 +151,7 @@ $(VENV)/torch: | install
 bench-spool: install .venv-peers/installed  ## jobs taken in, from a submission to mpirun, a pass over a long queue
 	@python -m brmpi.bench.spool
 
-spool-crashes: install  ## a thousand random kills of all that the queue lives on, an hour and more
+spool-crashes: install bench/c/build/clock.so  ## a thousand random kills of all that the queue lives on, an hour and more
 	@python -m brmpi.bench.crashes
 
 bench-lab: install  ## five hosts in a lab beside one of them, and what each fault does; needs root
@@ -160,6 +160,10 @@ bench-lab: install  ## five hosts in a lab beside one of them, and what each fau
 bench/c/build/allreduce: bench/c/allreduce.c
 	@mkdir -p $(@D)
 	mpicc -O3 -march=native $< -o $@
+
+bench/c/build/clock.so: bench/c/clock.c
+	@mkdir -p $(@D)
+	gcc -O2 -fPIC -shared $< -o $@
 
 bench/c/build/%: bench/c/%.c
 	@mkdir -p $(@D)

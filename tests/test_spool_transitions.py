@@ -431,6 +431,8 @@ def test_a_loss_pauses_until_a_person_says_so(store):
     assert not store.paused() and store.submit([job(2)]) == ["3"]  # no number is given twice
     assert holds(store) == {"1": "running", "3": "queued"}
     assert store.call("hello", *last.values()) == ""  # that loss is known
+    assert store.call("hello", "second", *(store.seen[name] for name in ("count", "seq", "fence")), "zeroth") == ""
+    assert store.call("hello", "zeroth", 5, 9, 9) == ""  # one before that, of which another has heard
     assert store.call("hello", "other", 5, 9, 9) != "" and store.paused()
 
 

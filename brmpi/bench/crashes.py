@@ -2,7 +2,7 @@
 
 Three nodes on this machine, each with an agent, a journal and jobs of its own under real mpiruns, one real Redis. A job
 takes a lock for as long as it runs and writes down when it begins and ends: a second live attempt of a job cannot be
-missed.
+missed. Disks are filled where this user may mount one (root), and Redis's clock is set by ``bench/c/clock.c``.
 """
 
 import argparse
@@ -17,17 +17,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from brmpi.bench import report
+from brmpi.cluster import atomic
 from brmpi.errors import Fault
+from brmpi.results import provenance
 from brmpi.spool import attempts, audit, places, server
 from brmpi.spool.store import OPEN, PREFIX, Away, Refused, Store
 
 NODES = {"alpha": "localhost", "beta": "127.0.0.1", "gamma": None}  # by what this machine calls itself
+GANGS = 0.3  # of the jobs are over two nodes
 SETTINGS = {"lease": 3, "claim": 2, "silent": 1.5, "gap": 1.5, "hold": 3}  # seconds: quick, so that kills are many
 PATIENCE = 90.0  # seconds until everything is over
+DISK = {"server": 256, None: 8}  # MiB of Redis's disk, and of a node's
+CLOCK = Path("bench/c/build/clock.so")  # gives a program another clock
+RESULTS, PAGE, MARKS = Path("bench/spool-crashes.json"), Path("docs/spool.md"), ("<!-- crashes -->", "<!-- end -->")
 WORK = '''
 import fcntl, os, sys, time
 folder, seconds, code = sys.argv[1], float(sys.argv[2]), int(sys.argv[3])
@@ -53,6 +61,84 @@ sys.exit(max(code, 0))
 '''.replace("\\\\n", "\\n")
 
 
+class Way:
+    """A node's way to Redis, which can be cut.
+
+    Parameters
+    ----------
+    path, target : str, Unix sockets: of the node's end, and Redis's
+    """
+
+    def __init__(self, path, target):
+        self.target, self.open, self.resets, self.ends = target, threading.Event(), False, set()
+        self.open.set()
+        self.door = socket.socket(socket.AF_UNIX)
+        self.door.bind(path)
+        self.door.listen(64)
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self, silent):
+        """Cut it.
+
+        Parameters
+        ----------
+        silent : bool, whether nothing comes back, and what was under way comes through later; or connections are reset
+        """
+        self.resets = not silent
+        self.open.clear()
+        if not silent:
+            for end in list(self.ends):
+                self._end(end)
+
+    def heal(self):
+        """Open it again."""
+        self.resets = False
+        self.open.set()
+
+    def close(self):
+        """End it."""
+        self.door.close()
+        self.cut(silent=False)
+        self.open.set()
+
+    def _accept(self):
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.door.accept()
+                threading.Thread(target=self._carry, args=(near,), daemon=True).start()
+
+    def _carry(self, near):
+        self.ends.add(near)
+        with contextlib.suppress(OSError):
+            if self.resets:
+                return self._end(near)
+            self.open.wait()
+            far = socket.socket(socket.AF_UNIX)
+            self.ends.add(far)
+            try:
+                far.connect(self.target)
+            except OSError:
+                self._end(far)
+                raise
+            threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+            return self._pump(near, far)
+        return self._end(near)
+
+    def _pump(self, source, sink):
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                self.open.wait()
+                sink.sendall(piece)
+        self._end(source)
+        self._end(sink)
+
+    def _end(self, end):
+        self.ends.discard(end)
+        with contextlib.suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
+        end.close()
+
+
 class Shop:
     """A Redis, three nodes and their agents, in a folder.
 
@@ -73,8 +159,10 @@ class Shop:
                        for name, address in NODES.items())
         (self.folder / "hostfiles/cluster.toml").write_text(text)
         self.server = self.folder / "server"
+        self.disks = [self._disk(name) for name in ("server", *agents)] if able_to_mount() else []
         self.redis = None
         self.start_redis()
+        self.ways = {}
         store = self.store()
         store.ask("hset", f"{PREFIX}settings", mapping=SETTINGS)
         for name in agents:
@@ -99,8 +187,41 @@ class Shop:
             "PATH": self.path,
             "BRMPI_SPOOL": str(self.folder / (node or "client")),
             "BRMPI_HOSTFILES": str(self.folder / "hostfiles"),
-            places.VARIABLE: f"unix://{self.socket}",
+            places.VARIABLE: f"unix://{self.folder / f'{node}.way' if node else self.socket}",
         }
+
+    def _disk(self, name):
+        """A small disk for a node, or for Redis."""
+        folder = self.folder / name
+        folder.mkdir()
+        size = DISK.get(name, DISK[None])
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}m", "brmpi-crashes", str(folder)], check=True)
+        return folder
+
+    def fill(self, name):
+        """Fill a disk to its last byte.
+
+        Parameters
+        ----------
+        name : str, a node or "server"
+        """
+        with (self.folder / name / "fill").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            size = 1 << 20
+            while size:
+                try:
+                    if file.write(b"x" * size) < size:
+                        raise OSError
+                except OSError:
+                    size //= 2
+
+    def free(self, name):
+        """Give a disk its room back.
+
+        Parameters
+        ----------
+        name : str, a node or "server"
+        """
+        (self.folder / name / "fill").unlink(missing_ok=True)
 
     @property
     def socket(self):
@@ -125,15 +246,21 @@ class Shop:
         """
         return Store(self.address, **{"hello": False, **options})
 
-    def start_redis(self):
-        """Start Redis on what is on its disk, and wait until it answers."""
+    def start_redis(self, **variables):
+        """Start Redis on what is on its disk, and wait until it answers.
+
+        Parameters
+        ----------
+        **variables : of its environment
+        """
         self.server.mkdir(exist_ok=True)
         new = not any(self.server.iterdir())
         words = [word for word in server.SETTINGS if word not in ("--daemonize", "yes")]
         words = dict(zip(server.SETTINGS[::2], server.SETTINGS[1::2])) | {"--daemonize": "no"}
         words = [word for pair in words.items() for word in pair]
         self.redis = subprocess.Popen(["redis-server", *words, "--port", "0", "--unixsocket", self.socket,
-                                       "--dir", str(self.server)], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL)
+                                       "--dir", str(self.server)], stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                                      env=os.environ | variables)
         self.until(self.answers, "Redis")
         if new:
             server.begin(self.store())
@@ -144,6 +271,15 @@ class Shop:
             return bool(self.store(patience=1.0).ask("ping"))
         except Away:
             return False
+
+    def resume(self):
+        """A person's word that what was lost is known, as soon as all nodes have reported."""
+        def _accepted():
+            with contextlib.suppress(Refused):
+                server.begin(self.store())
+                return True
+            return False
+        self.until(_accepted, "all nodes to report")
 
     def kill_redis(self):
         """As a power cut would."""
@@ -157,6 +293,8 @@ class Shop:
         ----------
         name : str
         """
+        if name not in self.ways:
+            self.ways[name] = Way(str(self.folder / f"{name}.way"), self.socket)
         log = (self.folder / f"{name}.log").open("ab")
         process = subprocess.Popen([sys.executable, "-m", "brmpi", "agent", "--name", name, "--slots", "2"], stdout=log,
                                    stderr=log, stdin=subprocess.DEVNULL, env=self.environment(name), cwd=self.folder,
@@ -192,6 +330,10 @@ class Shop:
         from brmpi.spool import spec
 
         node = node or self.rng.choice(list(NODES))
+        nodes = [node]
+        if not code and self.rng.random() < GANGS:  # two slots each: over two nodes, or one, as it comes
+            nodes.append(self.rng.choice(list(self.agents)))
+        ranks = self.rng.choice((1, 2) if len(nodes) == 1 else (3, 4)) if len(set(nodes)) == len(nodes) else 1
         argv = [
             "--",
             sys.executable,
@@ -201,7 +343,7 @@ class Shop:
             str(code),
             node,
         ]
-        record = spec.record(argv, spec.needs(self.rng.choice((1, 2)), nodes=[node]), folder=self.folder,
+        record = spec.record(argv, spec.needs(ranks, nodes=nodes), folder=self.folder,
                              **{"cap": 50, **more})
         id = self.store().submit([record])[0]
         self.jobs[id] = node
@@ -344,6 +486,20 @@ class Shop:
         self.redis.kill()
         self.redis.wait()
         Path(self.socket).unlink(missing_ok=True)
+        for way in self.ways.values():
+            way.close()
+        for folder in self.disks:
+            subprocess.run(["umount", "-l", str(folder)], check=False)
+
+
+def able_to_mount():
+    """Whether this user may mount disks.
+
+    Returns
+    -------
+    bool
+    """
+    return os.geteuid() == 0 and shutil.which("mount") is not None
 
 
 def _pause(shop, most):
@@ -363,6 +519,8 @@ def _client(shop):
     process.kill()
     process.communicate()
     done = subprocess.run(command, capture_output=True, timeout=30, **options)
+    if done.returncode:
+        raise Fault(f"a client is refused: {done.stderr}")
     id = json.loads(done.stdout)["id"]
     shop.jobs[id] = None
     shop.settled(id)
@@ -479,8 +637,7 @@ def _tail(shop):
     shop.start_redis()
     store = shop.store()
     shop.until(lambda: store.paused(), "the loss to be noticed")
-    time.sleep(0.5)
-    server.begin(store)
+    shop.resume()
     left = [id for id in ids if store.ask("exists", f"{PREFIX}job:{id}")]
     for id in set(ids) - set(left):  # nobody had it yet, and it was named
         del shop.jobs[id]
@@ -496,8 +653,8 @@ def _emptied(shop):
     _pause(shop, 1)
     time.sleep(0.8)
     shop.kill_redis()
-    shutil.rmtree(shop.server)
-    shop.server.mkdir()
+    for entry in shop.server.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     (shop.server / "old").touch()
     shop.start_redis()
     store = shop.store()
@@ -512,7 +669,7 @@ def _emptied(shop):
     lost = [id for id in ids if id not in shop.jobs]
     if lost:
         raise Fault(f"jobs {lost} ran, and were not taken over")
-    server.begin(store)
+    shop.resume()
     shop.settled(*ids)
     if int(shop.submit(seconds=0.1)) <= max(map(int, ids)):
         raise Fault("a number was given twice")
@@ -561,9 +718,90 @@ def _deadly(shop):
         raise Fault(f"job {id}: {shop.told(id)} {shop.job(id)}")
 
 
+def _partition(shop):
+    """A node's way to Redis is cut, for less than its lease or for more, by silence or by resets."""
+    id = shop.submit(seconds=shop.rng.uniform(0.3, 6))
+    _pause(shop, 1)
+    way = shop.ways[shop.jobs[id]]
+    way.cut(silent=shop.rng.random() < 0.5)
+    time.sleep(shop.rng.uniform(0.3, 7))
+    way.heal()
+    shop.settled(id)
+
+
+def _isolated(shop):
+    """Redis is cut off from all nodes, and takes in jobs."""
+    ids, silent = [shop.submit(name, seconds=shop.rng.uniform(0.3, 4)) for name in NODES], shop.rng.random() < 0.5
+    _pause(shop, 1)
+    for way in shop.ways.values():
+        way.cut(silent)
+    ids.append(shop.submit())
+    time.sleep(shop.rng.uniform(0.3, 6))
+    for way in shop.ways.values():
+        way.heal()
+    shop.settled(*ids)
+
+
+def _full(shop):
+    """The disk of a node is full: before a job begins there, while it runs, or as it ends."""
+    name = shop.rng.choice(list(NODES))
+    early = shop.rng.random() < 0.3
+    try:
+        if early:
+            shop.fill(name)
+        id = shop.submit(name, seconds=shop.rng.uniform(0.2, 1.5))
+        _pause(shop, 1.2)
+        shop.fill(name)
+        _pause(shop, 2.5)
+    finally:
+        shop.free(name)
+    shop.settled(id)
+    if not early and len({fence for word, fence in shop.told(id) if word == "end"}) > 1:
+        raise Fault(f"job {id}: was done, and began anew: {shop.told(id)}")
+
+
+def _redisfull(shop):
+    """Redis's disk is full: it ends, or takes nothing in; what it has answered, it has."""
+    ids = [shop.submit(seconds=shop.rng.uniform(0.2, 2))]
+    _pause(shop, 0.8)
+    shop.fill("server")
+    try:
+        for _ in range(3):
+            with contextlib.suppress(Away, Refused):
+                ids.append(shop.submit())
+        _pause(shop, 1)
+    finally:
+        shop.free("server")
+    if shop.redis.poll() is None:
+        shop.kill_redis()
+    shop.start_redis()
+    shop.settled(*ids)
+
+
+def _clock(shop):
+    """Redis's clock jumps, by seconds or a year, forth or back: nothing is given up for that."""
+    file = shop.folder / "clock"
+    file.write_bytes((0).to_bytes(8, sys.byteorder, signed=True))
+    shop.kill_redis()
+    shop.start_redis(LD_PRELOAD=str(CLOCK.absolute()), BRMPI_CLOCK=str(file))
+    ids = [shop.submit(seconds=shop.rng.uniform(0.2, 3)) for _ in range(2)]
+    _pause(shop, 1)
+    jump = shop.rng.choice((-86400 * 365, -3600, -20, -3, 3, 20, 3600, 86400 * 365))
+    with file.open("r+b") as offset:
+        offset.write(jump.to_bytes(8, sys.byteorder, signed=True))
+    shop.settled(*ids)
+    lost = [id for id in ids if int(shop.job(id).get("losses") or 0)]
+    shop.kill_redis()
+    shop.start_redis()
+    shop.until(lambda: not shop.store().ask("get", f"{PREFIX}hold") and all(
+        node["state"] == "up" for node in shop.store().nodes()), "all nodes to report")
+    if lost:
+        raise Fault(f"jobs {lost}: given up by a jump of {jump} s")
+
+
 CASES = {case.__name__[1:]: case for case in (
     _client, _agent, _mpirun, _rank, _supervisor, _node, _stopped, _redis,
-    _tail, _emptied, _cancelled, _corrupt, _deadly)}
+    _tail, _emptied, _cancelled, _corrupt, _deadly, _partition, _isolated, _full, _redisfull, _clock)}
 
 
 def once(shop, name, seed):
@@ -583,6 +821,61 @@ def once(shop, name, seed):
     CASES[name](shop)
 
 
+def left_out():
+    """Cases that cannot be made here.
+
+    Returns
+    -------
+    dict of str, name to what is missing
+    """
+    found = {} if able_to_mount() else dict.fromkeys(("full", "redisfull"), "they mount small disks: root")
+    return found if CLOCK.exists() else found | {"clock": f"{CLOCK} is not built: make spool-crashes"}
+
+
+def page(found):
+    """The results as a table for people.
+
+    Parameters
+    ----------
+    found : dict, as published
+
+    Returns
+    -------
+    str, Markdown
+    """
+    rows = [f"| {row['what'].rstrip('.')} | {row['kills']:,} | {row['failed']} |" for row in found["rows"]]
+    kills, failed = (sum(row[name] for row in found["rows"]) for name in ("kills", "failed"))
+    where = found["machine"]
+    return "\n".join(["| what happens | times | did not hold |", "| --- | ---: | ---: |", *rows,
+                      f"| **in all** | **{kills:,}** | **{failed}** |", "",
+                      f"Seeds {', '.join(found['seeds'])}; {where['cpu']}, {(where['cores'] or {}).get('usable', '?')} "
+                      f"cores; {found['time'][:10]}, commit {(found['commit'] or 'unknown')[:10]}."])
+
+
+def publish(rows, seeds, add):
+    """Write the results down, and into the page of the spool.
+
+    Parameters
+    ----------
+    rows : list of dict
+    seeds : str, first to last
+    add : bool, to what is there
+    """
+    found = {"machine": report.machine(), "time": datetime.now(UTC).isoformat(timespec="seconds"),
+             "commit": provenance.commit(), "seeds": [seeds], "rows": rows}
+    if add and RESULTS.exists():
+        before = json.loads(RESULTS.read_text())
+        found["seeds"] = [*before["seeds"], seeds]
+        known = {row["case"]: row for row in before["rows"]}
+        for row in rows:
+            for name in ("kills", "failed"):
+                row[name] += known.get(row["case"], {}).get(name, 0)
+    atomic.write(RESULTS, json.dumps(found, indent=1) + "\n")
+    text = PAGE.read_text()
+    head, rest = text.split(MARKS[0])
+    atomic.write(PAGE, f"{head}{MARKS[0]}\n{page(found)}\n{MARKS[1]}{rest.partition(MARKS[1])[2]}")
+
+
 def main(argv=None):
     """Run the matrix and publish it; returns 1 where anything did not hold.
 
@@ -593,9 +886,13 @@ def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--kills", type=int, default=1000, help="in all (1000)")
     parser.add_argument("--seed", type=int, default=1, help="of the first (1)")
-    parser.add_argument("--only", choices=CASES, help="one case")
+    parser.add_argument("--only", choices=CASES, help="one case; nothing is published")
+    parser.add_argument("--add", action="store_true", help="add to the results that are published")
     options = parser.parse_args(argv)
-    names = [options.only] if options.only else list(CASES)
+    missing = left_out()
+    for name, why in missing.items():
+        print(f"crashes: {name} is left out: {why}", file=sys.stderr)
+    names = [options.only] if options.only else [name for name in CASES if name not in missing]
     found, failed = {name: [0, 0] for name in names}, []
     with tempfile.TemporaryDirectory() as folder:
         shop = Shop(folder, random.Random())
@@ -604,7 +901,7 @@ def main(argv=None):
                 name, seed = names[kill % len(names)], options.seed + kill
                 try:
                     once(shop, name, seed)
-                except (Fault, Away, Refused, subprocess.SubprocessError, ValueError) as error:
+                except (Fault, Away, Refused, subprocess.SubprocessError, ValueError, KeyError, OSError) as error:
                     failed.append((name, seed))
                     print(f"crashes: {name}, seed {seed}: {error}", file=sys.stderr, flush=True)
                     shop.close()
@@ -613,7 +910,9 @@ def main(argv=None):
                     shop = Shop(folder, random.Random())
                     found[name][1] += 1
                 found[name][0] += 1
-                print(f"{kill + 1} kills, {len(failed)} failed; {name}, seed {seed}", end="\r", flush=True)
+                if sys.stdout.isatty() or (kill + 1) % 50 == 0:
+                    print(f"{kill + 1} kills, {len(failed)} failed; {name}, seed {seed}",
+                          end="\r" if sys.stdout.isatty() else "\n", flush=True)
         finally:
             shop.close()
     rows = [{"case": name, "what": re.sub(r"\s+", " ", CASES[name].__doc__), "kills": kills, "failed": bad}
@@ -621,9 +920,10 @@ def main(argv=None):
     print()
     for row in rows:
         print(f"{row['case']:<12} {row['kills']:>5} kills {row['failed']:>3} failed  {row['what']}")
+    seeds = f"{options.seed} to {options.seed + options.kills - 1}"
+    print(f"seeds {seeds}; failed: {', '.join(f'{name} {seed}' for name, seed in failed) or 'none'}")
     if not options.only:
-        print(f"seeds {options.seed} to {options.seed + options.kills - 1}; machine: {report.machine()['cpu']}"
-              if hasattr(report, "machine") else "")
+        publish(rows, seeds, options.add)
     return 1 if failed else 0
 
 

@@ -40,7 +40,9 @@ if which == "rq":
 else:
     import celery
     app = celery.Celery("brmpi-bench", broker=f"redis+socket://{socket}")
-    task = app.task(lambda: None, name="nothing")
+    @app.task
+    def task():
+        pass
     with app.pool.acquire(block=True):
         begin = time.perf_counter()
         for i in range(count):
@@ -146,7 +148,8 @@ class Bench:
                 self.store.ask("delete", f"{PREFIX}paused")
                 if busy:  # half of each node runs something; the head wants all of them
                     self.store.submit([spec.record(["x"], spec.needs(2, limit=1000, nodes=[f"node{i}"]))
-                                       for i in range(NODES)] + [spec.record(["x"], spec.needs(4 * NODES), priority=9)])
+                                       for i in range(NODES)])
+                    self.store.submit([spec.record(["x"], spec.needs(4 * NODES), priority=9)])
                 self.store.call("pause", "to fill it")
                 for first in range(0, QUEUED, 1000):
                     jobs = [

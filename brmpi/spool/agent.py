@@ -139,8 +139,11 @@ class Agent:
             except (Away, BadInput, OSError) as error:
                 self._lost(error)
             self._wait()
-        for one in self.spares:
-            one.stdin.close()
+        for process, group in self.spares:
+            process.stdin.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            cage.end(group)
         with contextlib.suppress(Away, BadInput):
             if self.store:
                 self.store.call("leave", self.name, self.key)
@@ -221,10 +224,11 @@ class Agent:
         """Tell Redis what there is; after that it tells what to do."""
         last = self.store.memory.read()
         about = {**self.node, "boot": attempts.boot(), "agent": self.key, "epoch": last.get("epoch", ""),
+                 "epochs": last.get("epochs", []),
                  "attempts": [one.word for one in self.running.values()],
                  **{name: last.get(name, 0) for name in ("count", "seq", "fence")}}
         if last:
-            self.store.call("hello", *(last[name] for name in ("epoch", "count", "seq", "fence")))
+            self.store.hello(last)
         for one in self.running.values():
             with self._guarded(one.id):
                 self._adopt(one.id, one.fence, one.told)
@@ -322,7 +326,7 @@ class Agent:
     def _begin(self, id, fence, record):
         """Hand an attempt to a supervisor; the journal knows it before."""
         told, need = json.loads(record["spec"]), json.loads(record["class"])
-        process = self.spares.pop() if self.spares else self._supervisor()
+        process, group = self.spares.pop() if self.spares else self._supervisor()
         parts = hosts(record)
         order = {
             "argv": spec.words(told, id, record.get("index", "")),
@@ -338,8 +342,7 @@ class Agent:
             "log": str(self.journal.file(id, fence, "log")),
             "end": str(self.journal.file(id, fence, "end")),
         }
-        entry = {"pid": process.pid, "start": attempts.started(process.pid), "record": record,
-                 "group": cage.enter(record["tag"], process.pid)}
+        entry = {"pid": process.pid, "start": attempts.started(process.pid), "record": record, "group": group}
         try:
             self.journal.write(id, fence, **entry)
         except OSError:
@@ -353,11 +356,16 @@ class Agent:
         return Attempt(id, fence, entry)
 
     def _supervisor(self):
-        return subprocess.Popen([sys.executable, "-m", "brmpi.spool.supervisor"], stdin=subprocess.PIPE, bufsize=0,
-                                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        """A process that waits for a job, in a control group of its own; that takes a while, so it is made in advance."""
+        process = subprocess.Popen([sys.executable, "-m", "brmpi.spool.supervisor"], stdin=subprocess.PIPE, bufsize=0,
+                                   stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+        return process, cage.enter(f"{self.name}-{self.key[:8]}-{process.pid}", process.pid)
 
     def _spare(self):
-        self.spares = [one for one in self.spares if one.poll() is None]
+        for process, group in self.spares:
+            if process.poll() is not None:
+                cage.end(group)
+        self.spares = [one for one in self.spares if one[0].poll() is None]
         with self._guarded(""):
             while len(self.spares) < 1:
                 self.spares.append(self._supervisor())

@@ -31,12 +31,12 @@ def base(mounts="/proc/self/mountinfo", mine="/proc/self/cgroup"):
     return None
 
 
-def enter(tag, pid):
+def enter(name, pid):
     """Put a process, and all that it will start, into a group of its own.
 
     Parameters
     ----------
-    tag : str, of the attempt
+    name : str, of the group
     pid : int
 
     Returns
@@ -46,7 +46,7 @@ def enter(tag, pid):
     parent = base()
     if parent is None:
         return ""
-    folder = parent / f"brmpi-{tag}"
+    folder = parent / f"brmpi-{name}"
     try:
         folder.mkdir(exist_ok=True)
         (folder / "cgroup.procs").write_text(str(pid))

@@ -15,6 +15,7 @@ from brmpi.errors import BadInput
 VARIABLE = "BRMPI_REDIS"
 PASSWORD = "BRMPI_REDIS_PASSWORD"
 LONGEST = 100  # bytes of a socket's path
+EPOCHS = 200  # losses that are remembered
 KEYS = ("redis", "user", "password_file")
 
 
@@ -176,11 +177,13 @@ class Memory:
 
         Returns
         -------
-        dict: ``epoch`` (str), ``count``, ``seq``, ``fence`` (int); empty where nothing was
+        dict: ``epoch`` (str), ``count``, ``seq``, ``fence`` (int), ``epochs`` (list of str, all that were seen); empty
+        where nothing was
         """
         try:
             found = json.loads(self.file.read_text(encoding="utf-8"))
-            return {"epoch": str(found["epoch"]), **{name: int(found[name]) for name in ("count", "seq", "fence")}}
+            return {"epoch": str(found["epoch"]), **{name: int(found[name]) for name in ("count", "seq", "fence")},
+                    "epochs": list(map(str, found.get("epochs", ())))}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
@@ -198,7 +201,8 @@ class Memory:
         try:
             self.file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             part = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-            part.write_text(json.dumps({"epoch": epoch, "count": count, "seq": seq, "fence": fence}))
+            epochs = list(dict.fromkeys([*before.get("epochs", ()), epoch]))[-EPOCHS:]
+            part.write_text(json.dumps({"epoch": epoch, "count": count, "seq": seq, "fence": fence, "epochs": epochs}))
             part.replace(self.file)
         except OSError:
             return  # a full disk: what is known stays known

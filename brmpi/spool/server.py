@@ -26,7 +26,6 @@ PORT = 6379
 COMMANDS = (
     "auth",
     "blpop",
-
     "client|setname",
     "del",
     "eval",
@@ -35,6 +34,7 @@ COMMANDS = (
     "get",
     "hdel",
     "hello",
+    "hexists",
     "hget",
     "hgetall",
     "hincrby",

@@ -45,7 +45,7 @@ class Store:
         self.sha = hashlib.sha1(self.text.encode()).hexdigest()
         self._safe()
         if hello and (last := self.memory.read()):
-            self.call("hello", last["epoch"], last["count"], last["seq"], last["fence"])
+            self.hello(last)
 
     def _client(self, patience):
         try:
@@ -149,6 +149,19 @@ class Store:
         epoch, count, seq, fence, run, answer = said
         self.seen = {"epoch": epoch, "count": int(count), "seq": int(seq), "fence": int(fence), "run": run}
         return answer
+
+    def hello(self, last):
+        """Tell Redis what was seen of it last, so that a loss is noticed.
+
+        Parameters
+        ----------
+        last : dict, from ``memory.read()``
+
+        Raises
+        ------
+        Away, Refused : as of ``call``
+        """
+        self.call("hello", *(last[name] for name in ("epoch", "count", "seq", "fence")), *last["epochs"])
 
     def remember(self):
         """Keep what was seen last, for ``hello``."""

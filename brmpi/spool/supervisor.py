@@ -68,8 +68,7 @@ class End:
     def __init__(self, path):
         self.path, self.part = path, path.with_name(f".{path.name}")
         self.file = self.part.open("wb", buffering=0)
-        self.file.write(b" " * ROOM)
-        os.fsync(self.file.fileno())
+        os.posix_fallocate(self.file.fileno(), 0, ROOM)
 
     def write(self, told):
         """Say it; where that cannot be, again until it can.

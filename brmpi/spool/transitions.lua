@@ -16,6 +16,7 @@ local EVENTS = 10000                         -- that are kept
 local DEPTH = tonumber(times[6] or 1000)     -- kinds of jobs that are tried in one pass
 local PAUSE = 8                              -- a second time lost or failed: 2, 4, … up to 2 ^ PAUSE seconds of delay
 local QUICK = 60                             -- seconds: what is lost sooner, again and again, begins later and later
+local MOST = 40                              -- jobs that are placed in one pass: others wait for its end
 local TOP = 1e12                             -- jobs of one priority
 local REMEMBERED = 30 * 86400                -- seconds that a submission's key is known
 
@@ -38,13 +39,16 @@ local function tell(node, word, id, fence, tag)
   call('RPUSH', key('inbox', node), word .. ' ' .. id .. ' ' .. fence .. ' ' .. (tag or '-'))
 end
 
+local spool_name
+
 local function label(id)  -- what processes of its attempts carry, before the fence
-  return (call('GET', key('name')) or 'spool') .. '-' .. id .. '.'
+  spool_name = spool_name or call('GET', key('name')) or 'spool'
+  return spool_name .. '-' .. id .. '.'
 end
 
 -- A job is in one of these sets, by its state: what is not over, and what is.
-local function move(id, state, why)
-  local before = job(id, 'state')
+local function move(id, state, why, before)
+  before = before or job(id, 'state')
   if before and before ~= state then call('ZREM', key('state', before), id) end
   call('ZADD', key('state', state), stamp(now), id)
   set(id, 'state', state, 'why', why or '', 'changed', stamp(now))
@@ -60,23 +64,31 @@ local function parts(text)  -- "slots memory" of an allocation, or nothing
   return tonumber(slots), tonumber(memory)
 end
 
-local function readable(id)  -- whether a job's record says what every transition needs
-  local good, row = pcall(call, 'HMGET', key('job', id), 'spec', 'class', 'score', 'state', 'fence', 'head', 'hosts', 'tag')
-  if not (good and type(row) == 'table' and row[1] and row[2] and tonumber(row[3]) and row[4] and tonumber(row[5])) then
-    return false
+local decoded = {}  -- needs, by the text that they are known by
+
+local function needs(class)  -- or false, where that text cannot be read
+  if decoded[class] == nil then
+    local fine, need = pcall(cjson.decode, class)
+    decoded[class] = fine and type(need) == 'table' and tonumber(need.ranks) and tonumber(need.threads)
+      and tonumber(need.memory) and tonumber(need.limit) and type(need.tags) == 'table' and type(need.nodes) == 'table'
+      and type(need.prefer) == 'table' and need or false
   end
-  local fine, need = pcall(cjson.decode, row[2])
-  if not (fine and type(need) == 'table' and tonumber(need.ranks) and tonumber(need.threads) and tonumber(need.memory)
-          and tonumber(need.limit) and type(need.tags) == 'table' and type(need.nodes) == 'table'
-          and type(need.prefer) == 'table') then
-    return false
-  end
-  if HELD[row[4]] then
-    if not (row[6] and row[7] and row[8]) then return false end
+  return decoded[class]
+end
+
+local function readable(id)  -- whether a job's record says what every transition needs, and its state
+  local good, row = pcall(call, 'HMGET', key('job', id), 'state', 'class', 'score', 'fence', 'head', 'hosts', 'tag')
+  if not good then return false end
+  local state = row[1]
+  if state == 'broken' then return false, state end
+  if not (state and row[2] and tonumber(row[3]) and tonumber(row[4]) and needs(row[2])) then return false end
+  if call('HEXISTS', key('job', id), 'spec') == 0 then return false end
+  if HELD[state] then
+    if not (row[5] and row[6] and row[7]) then return false end
     local held = call('HGETALL', key('alloc', id))
     for i = 2, #held, 2 do if not parts(held[i]) then return false end end
   end
-  return true
+  return true, state
 end
 
 local function spoil(id)  -- put a record that cannot be used aside; what waits for it is told
@@ -99,8 +111,8 @@ end
 
 -- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
 local function sound(id)
-  if job(id, 'state') == 'broken' then return false end
-  if readable(id) then return true end
+  local good, state = readable(id)
+  if good or state == 'broken' then return good end
   if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
   spoil(id)
   return false
@@ -163,7 +175,7 @@ end
 
 local function debit(name, slots, memory)
   call('HINCRBY', key('node', name), 'free', string.format('%d', -slots))
-  call('HINCRBY', key('node', name), 'room', string.format('%d', -memory))
+  if memory ~= 0 then call('HINCRBY', key('node', name), 'room', string.format('%d', -memory)) end
 end
 
 -- Which nodes a job may have, and how much it likes each: {place in `all`, liking}, the same for all jobs of such needs.
@@ -190,10 +202,14 @@ local function able(need, all, known)
   return found
 end
 
+local floor = math.floor
+
 local function room(need, node)  -- ranks of a job that a node has place for
-  local ranks = math.floor(node.free / need.threads)
-  if need.memory > 0 then ranks = math.min(ranks, math.floor(node.room / need.memory)) end
-  return math.max(0, ranks)
+  local free = node.free
+  if free <= 0 then return 0 end
+  local ranks = need.threads == 1 and free or floor(free / need.threads)
+  if need.memory > 0 then ranks = math.max(0, math.min(ranks, floor(node.room / need.memory))) end
+  return ranks
 end
 
 local function suffices(need, all, known)
@@ -202,33 +218,35 @@ local function suffices(need, all, known)
   return sum >= need.ranks
 end
 
--- Ranks of a job on nodes: {node, slots, memory} of each, or nil. The fewest nodes: one that just suffices if there is
--- one, the fastest of these, else the roomiest first.
+-- Ranks of a job on nodes: {node, slots, memory} of each, or nil. One of the nodes that it likes best and that just suffice,
+-- the fastest of these; else the fewest: those that it likes best first, and of these the roomiest.
 local function fit(need, all, known)
-  local open, best, sum = {}, nil, 0
-  local function before(a, b)
-    if a.liked ~= b.liked then return a.liked < b.liked end
-    local fits, too = a.ranks >= need.ranks, b.ranks >= need.ranks
-    if fits ~= too then return fits end
-    if a.node.speed ~= b.node.speed and fits then return a.node.speed > b.node.speed end
-    if a.ranks ~= b.ranks then return (a.ranks < b.ranks) == fits end
-    return a.node.name < b.node.name
-  end
+  local wanted, sum, best, best_liked, best_ranks = need.ranks, 0, nil, math.huge, 0
   for _, one in ipairs(able(need, all, known)) do
-    local ranks = room(need, all[one[1]])
+    local node, liked = all[one[1]], one[2]
+    local ranks = room(need, node)
     if ranks > 0 then
-      local this = {node = all[one[1]], ranks = ranks, liked = one[2]}
-      open[#open + 1], sum = this, sum + ranks
-      if not best or before(this, best) then best = this end
+      sum = sum + ranks
+      if liked < best_liked then best, best_liked = nil, liked end
+      if liked == best_liked and ranks >= wanted and (not best or node.speed > best.speed
+          or (node.speed == best.speed and ranks < best_ranks)) then
+        best, best_ranks = node, ranks
+      end
     end
   end
-  if sum < need.ranks then return nil end
-  if best.ranks >= need.ranks then
-    open = {best}
-  else
-    table.sort(open, before)
+  if sum < wanted then return nil end
+  if best then return {{best, wanted * need.threads, wanted * need.memory}} end
+  local open = {}
+  for _, one in ipairs(able(need, all, known)) do
+    local ranks = room(need, all[one[1]])
+    if ranks > 0 then open[#open + 1] = {node = all[one[1]], ranks = ranks, liked = one[2]} end
   end
-  local left, found = need.ranks, {}
+  table.sort(open, function(a, b)
+    if a.liked ~= b.liked then return a.liked < b.liked end
+    if a.ranks ~= b.ranks then return a.ranks > b.ranks end
+    return a.node.name < b.node.name
+  end)
+  local left, found = wanted, {}
   for _, one in ipairs(open) do
     if left > 0 then
       local ranks = math.min(left, one.ranks)
@@ -317,7 +335,7 @@ local function place(id, class, found)  -- returns what is then the head of its 
   set(id, 'fence', fence, 'head', found[1][1].name, 'hosts', table.concat(ranks, ','), 'tag',
     label(id) .. fence, 'placed', stamp(now), 'started', '')
   call('ZADD', key('leases'), stamp(now + CLAIM), id)
-  move(id, 'placed')
+  move(id, 'placed', '', 'queued')
   tell(found[1][1].name, 'run', id, fence)
   return dequeue(id, class)
 end
@@ -340,8 +358,9 @@ local function pass()
   local order = call('ZRANGE', key('classes'), 0, DEPTH - 1, 'WITHSCORES')
   for i = 1, #order, 2 do queue[#queue + 1] = {order[i], tonumber(order[i + 1])} end
   local refused = {}  -- needs, less their limit, that did not fit, or fit and were in the way: so will the next of them
-  local first = 1
+  local first, placed = 1, 0
   while first <= #queue and free > 0 do
+    if placed == MOST then return call('SET', key('more'), 1) end
     local class, need, found = queue[first][1], nil, nil
     first = first + 1
     local shape, limit = string.match(class, '^(.*),"limit":([^,}]*)}$')
@@ -351,10 +370,9 @@ local function pass()
       if limit > 0 and now + limit <= plan.time then before = nil end
     end
     if not before then
-      local fine
-      fine, need = pcall(cjson.decode, class)
-      fine, found = pcall(fit, need, all, known)
-      if not fine then  -- needs that cannot be read: its jobs are put aside
+      need = needs(class)
+      found = need and fit(need, all, known)
+      if not need then  -- needs that cannot be read: its jobs are put aside
         local id = head(class)
         while id and not sound(id) do id = head(class) end
         found = nil
@@ -374,6 +392,7 @@ local function pass()
       while id and not sound(id) do id = head(class) end
       if id then
         local _, score = place(id, class, found)
+        placed = placed + 1
         for _, part in ipairs(found) do free = free - part[2] end
         if score then  -- back into the order
           local at = first
@@ -620,8 +639,10 @@ function ops.started(id, fence, node)
   call('HINCRBY', key('job', id), 'attempt', 1)
   set(id, 'started', stamp(now), 'result', '', 'code', '')
   call('ZADD', key('leases'), stamp(now + LEASE), id)
-  move(id, 'running')
-  return call('HGETALL', key('job', id))
+  move(id, 'running', '', 'placed')
+  local record = call('HGETALL', key('job', id))
+  if call('DEL', key('more')) == 1 then pass() end
+  return record
 end
 
 -- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint); 'refused' where its head could not begin
@@ -715,6 +736,7 @@ end
 local function seen(about)
   local epoch, count = call('GET', key('epoch')), tonumber(call('GET', key('count')) or '0')
   if (about.epoch or '') == '' or call('SISMEMBER', key('epochs'), about.epoch) == 1 then return end
+  local earlier = about.epochs or {}  -- of this spool, before losses that are known
   local why
   if epoch ~= about.epoch then
     why = 'this is not the Redis that the jobs up to ' .. about.seq .. ' were given to, or it was emptied'
@@ -724,6 +746,9 @@ local function seen(about)
     if had < about.seq then why = why .. ', jobs ' .. string.format('%d to %d', had + 1, about.seq) .. ' among them' end
   end
   raise(tostring(about.seq), about.fence)
+  for _, one in ipairs(earlier) do
+    if one ~= about.epoch then call('SADD', key(why and 'lost' or 'epochs'), one) end
+  end
   if why then
     call('SADD', key('lost'), about.epoch)
     if not call('GET', key('paused')) then
@@ -801,7 +826,7 @@ local function tick()
     end
     return
   end
-  local changed = false
+  local changed = call('DEL', key('more')) == 1
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
     local row = node(name, 'state', 'seen', 'shy')
     if row[1] == 'up' and now - (tonumber(row[2]) or 0) > SILENT then
@@ -969,9 +994,9 @@ function ops.pass()
   return 'ok'
 end
 
--- What somebody has seen last: its epoch, and numbers.
-function ops.hello(epoch, count, seq, fence)
-  seen({epoch = epoch, count = tonumber(count), seq = tonumber(seq), fence = tonumber(fence)})
+-- What somebody has seen last: its epoch, numbers, and epochs before.
+function ops.hello(epoch, count, seq, fence, ...)
+  seen({epoch = epoch, count = tonumber(count), seq = tonumber(seq), fence = tonumber(fence), epochs = {...}})
   return call('GET', key('paused')) or ''
 end
 
