@@ -38,7 +38,7 @@ INLAB := python -m pytest -o addopts= -q --strict-markers -o cache_dir=$(abspath
 FAILED := --last-failed --last-failed-no-failures none
 
 .PHONY: help install nbody hpl hpl-brmpi test lint install-test test-wheels test-streams soak bench bench-gravity bench-hpl \
-  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-spool bench-train spool-crashes test-torch clean
+  bench-kernels bench-lab bench-linalg bench-montecarlo bench-sims bench-spool bench-train spool-crashes test-slurm test-torch clean
 
 help:  ## list what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -83,6 +83,15 @@ test-torch: install $(VENV)/torch  ## the tests of PyTorch models on all ranks
 	@for ranks in 1 2 3; do
 	  NO_COLOR=1 $(MPIRUN) -np $$ranks python -m pytest --only-mpi -m "mpi and not soak" tests/test_train_ddp.py
 	done
+
+test-slurm: install $(VENV)/slurm  ## queued runs handed to a real Slurm of one node; installs slurm-wlm where apt-get and root are
+	@python -m pytest -o addopts= -q --strict-markers tests/test_slurm.py
+
+$(VENV)/slurm: | install
+	@if [ "$$(id -u)" = 0 ] && ! command -v slurmctld >/dev/null && command -v apt-get >/dev/null; then
+	  apt-get install -y -qq --no-install-recommends slurm-wlm slurm-client >$(VENV)/slurm.log 2>&1 || cat $(VENV)/slurm.log
+	fi
+	touch $@
 
 lint: install  ## style, floors of the house, docstrings
 	@ruff check .

@@ -447,6 +447,10 @@ def test_when_jobs_are_expected_to_begin():
     starts, reasons = forecast.starts(rows, nodes, now=1040.0)
     assert starts == {"2": 60.0, "3": 110.0} and "room for 99 ranks: there is room for 8" in reasons["5"]
     assert "2 jobs before it" in reasons["4"]
+    damaged = [{"id": "6", "state": "queued"}, {"id": "7", "state": "queued", "class": "{}"}, {"id": "8", "state": "running",
+                                                                                              "hosts": "x"}]
+    starts, reasons = forecast.starts([*rows, *damaged], nodes, now=1040.0)
+    assert starts == {"2": 60.0, "3": 110.0} and reasons["6"] == reasons["7"] == "its record cannot be read"
 
 
 def test_nobody_can_have_it_and_why(started):

@@ -589,7 +589,7 @@ def _cut(shop, name, id):
 
 def _node(shop):
     """Everything of a node is killed at once: its agent, what supervises, mpirun and ranks."""
-    id = shop.submit(seconds=0.6)
+    id = shop.submit(seconds=0.6, retries=5)  # where its head is elsewhere, its ranks just die
     name = shop.jobs[id]
     _pause(shop, 1.2)
     _cut(shop, name, id)

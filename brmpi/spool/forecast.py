@@ -1,5 +1,6 @@
 """When queued jobs are expected to begin, if what runs lasts as long as its limit. Pure: records in, seconds out."""
 
+import contextlib
 import json
 import time
 
@@ -28,12 +29,16 @@ def starts(rows, nodes, now=None):
     ends, found, reasons, unsure = [], {}, {}, False
     for row in rows:
         if row["state"] in ("placed", "running", "ending"):
-            limit = float(row.get("limit") or 0)
-            end = max(now, float(row.get("started") or now) + limit) if limit else None
-            ends.append((end, {name: int(slots) for name, slots, _ in
-                               (part.split() for part in row.get("hosts", "").split(",") if part)}))
+            with contextlib.suppress(ValueError):  # a damaged record
+                limit = float(row.get("limit") or 0)
+                end = max(now, float(row.get("started") or now) + limit) if limit else None
+                ends.append((end, {name: int(slots) for name, slots, _ in
+                                   (part.split() for part in row.get("hosts", "").split(",") if part)}))
     for place, row in enumerate(row for row in rows if row["state"] == "queued"):
-        need = json.loads(row["class"])
+        need = _need(row)
+        if need is None:
+            reasons[row["id"]] = "its record cannot be read"
+            continue
         able = [name for name, node in open_nodes.items() if routing.fits(node, need["tags"], need["nodes"]) is None]
         most = sum(int(open_nodes[name]["slots"]) // need["threads"] for name in able)
         if most < need["ranks"]:
@@ -71,3 +76,12 @@ def starts(rows, nodes, now=None):
         limit = float(row.get("limit") or 0)
         ends.append((at + limit if limit else None, taken))
     return found, reasons
+
+
+def _need(row):
+    """What a job needs; None where its record is damaged."""
+    try:
+        need = json.loads(row["class"])
+        return need if {"ranks", "threads", "tags", "nodes"} <= set(need) else None
+    except (KeyError, ValueError, TypeError):
+        return None

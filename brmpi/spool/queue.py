@@ -35,6 +35,7 @@ def main(argv):
     rows.sort(key=order)
     paused, nodes = store.paused(), store.nodes()
     starts, reasons = forecast.starts(rows, nodes)
+    starts |= {row["id"]: float(row["due"]) - time.time() for row in rows if row["state"] == "delayed" and row.get("due")}
     if args.json:
         print(json.dumps([{**row, "spec": json.loads(row["spec"]) if row.get("spec") else None,
                            "start": starts.get(row["id"]), "reason": why(row, reasons, paused)} for row in rows]))

@@ -323,7 +323,8 @@ def _status(as_json):
     print(f"spool: {store.address.url}; {', '.join(counts) or 'no jobs'}")
     for node in store.nodes():
         state = "drained" if node.get("drained") == "1" and node["state"] == "up" else node["state"]
-        print(f"  {node['name']}: {state}, {node['free']} of {node['slots']} slots free; {node['tags']}")
+        print(f"  {node['name']}: {state}, {node['free']} of {node['slots']} slots free; {node['tags']}"
+              + (f"; gets no jobs for a while: {node['trouble']}" if node.get("trouble") else ""))
     if why:
         print(f"paused: {why}")
     return 1 if why else 0

@@ -6,6 +6,7 @@ often as the job may have.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -21,6 +22,7 @@ from brmpi.cluster.job import Host
 from brmpi.errors import BadInput, Fault
 from brmpi.spool import spec, supervisor
 
+PATIENCE = 60  # seconds that Slurm may take to answer
 AGAIN = 75  # exit code of a job that goes on from its checkpoint
 
 
@@ -107,7 +109,7 @@ def submit(record):
         raise BadInput("--engine slurm: sbatch is not installed here (slurm-client)")
     try:
         done = subprocess.run(
-            ["sbatch", "--parsable"], input=script(record), capture_output=True, text=True, timeout=60
+            ["sbatch", "--parsable"], input=script(record), capture_output=True, text=True, timeout=PATIENCE
         )
     except subprocess.TimeoutExpired as error:
         raise Fault(f"sbatch does not answer: {error}") from None
@@ -127,13 +129,16 @@ def hosts():
     Raises
     ------
     BadInput : this is no allocation of Slurm
+    Fault : Slurm does not answer
     """
     given, tasks = os.environ.get("SLURM_JOB_NODELIST"), os.environ.get("SLURM_TASKS_PER_NODE")
     if not given or not tasks:
         raise BadInput("brmpi.spool.slurm: runs in an allocation of Slurm: brmpi submit --engine slurm")
-    names = subprocess.run(
-        ["scontrol", "show", "hostnames", given], capture_output=True, text=True, check=True
-    ).stdout.split()
+    try:
+        names = subprocess.run(["scontrol", "show", "hostnames", given], capture_output=True, text=True, check=True,
+                               timeout=PATIENCE).stdout.split()
+    except (OSError, subprocess.SubprocessError) as error:
+        raise Fault(f"scontrol does not say which hosts {given} are: {error}") from None
     counts = []
     for part in tasks.split(","):
         count, times = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", part).groups()
@@ -179,7 +184,8 @@ def main(argv=None):
     code = outcome.code
     may = options.losses if lost or outcome.lost or code == AGAIN else 0 if code == supervisor.BAD else options.retries
     if code and starts < may:
-        subprocess.run(["scontrol", "requeue", number], check=False)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            subprocess.run(["scontrol", "requeue", number], check=False, timeout=PATIENCE)
     return code
 
 

@@ -269,7 +269,7 @@ class Store:
         return [row for row in self._piped(pipe) if row]
 
     def nodes(self):
-        """Records of the nodes.
+        """Records of the nodes that have reported.
 
         Returns
         -------
@@ -278,7 +278,7 @@ class Store:
         pipe = self.redis.pipeline(transaction=False)
         for name in sorted(self.ask("smembers", f"{PREFIX}nodes")):
             pipe.hgetall(f"{PREFIX}node:{name}")
-        return [row for row in self._piped(pipe) if row]
+        return [row for row in self._piped(pipe) if row and {"name", "state", "slots", "free"} <= set(row)]
 
     def keys(self, pattern):
         """Names of keys, for audits: not in the way of other commands.
@@ -299,10 +299,11 @@ class Store:
                 return list(dict.fromkeys(found))
 
     def _piped(self, pipe):
+        """Answers, None where one is an error: a record that is none."""
         import redis
 
         try:
-            return pipe.execute()
+            return [None if isinstance(one, Exception) else one for one in pipe.execute(raise_on_error=False)]
         except (redis.ConnectionError, redis.TimeoutError, OSError) as error:
             raise Away(self._away(error)) from None
 
