@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from conftest import environment
 
-pytestmark = pytest.mark.skipif(shutil.which("slurmctld") is None or shutil.which("slurmd") is None or os.geteuid() != 0,
+pytestmark = pytest.mark.skipif(not all(map(shutil.which, ("slurmctld", "slurmd"))) or os.geteuid() != 0,
                                 reason="slurm-wlm is not installed, or this is not root")
 SETTINGS = """ClusterName=shelf
 SlurmctldHost={host}(127.0.0.1)
@@ -57,8 +57,8 @@ class Slurm:
                                             cores=len(os.sched_getaffinity(0))))
         self.env = environment(SLURM_CONF=str(settings), BRMPI_HOSTFILES=str(folder / "none"))
         log = (folder / "out").open("ab")
-        self.daemons = [subprocess.Popen([name, "-D", "-f", settings], env=self.env, stdin=subprocess.DEVNULL, stdout=log,
-                                         stderr=log) for name in ("slurmctld", "slurmd")]
+        options = {"env": self.env, "stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        self.daemons = [subprocess.Popen([name, "-D", "-f", settings], **options) for name in ("slurmctld", "slurmd")]
         log.close()
         self.until(lambda: "idle" in self.ask("sinfo", "-h", "-o", "%T"), "an idle node", 60)
 
@@ -112,11 +112,11 @@ def shelf():
 @pytest.mark.timeout(300)
 def test_jobs_arrays_and_those_that_wait(shelf):
     first = shelf.submit("-n", "2", "nbody", "--set", "steps=20", "--set", "n=50")
-    array = shelf.submit("--array", "0-1", "-n", "1", "--time", "5m", "--tags", "compute", "--after", first, "pi", "--set",
-                         "samples=1000", "--set", "seed={index}")
+    array = shelf.submit("--array", "0-1", "-n", "1", "--time", "5m", "--tags", "compute", "--after", first,
+                         "pi", "--set", "samples=1000", "--set", "seed={index}")
     shelf.until(lambda: not shelf.ask("squeue", "-h"), "their end")
-    assert [shelf.run_of(f"{name}-{id}")["status"] for name, id in (
-        ("nbody-default", first), ("pi-default", f"{array}-0"), ("pi-default", f"{array}-1"))] == ["done"] * 3, shelf.logs()
+    for name in (f"nbody-default-{first}", f"pi-default-{array}-0", f"pi-default-{array}-1"):
+        assert shelf.run_of(name)["status"] == "done", shelf.logs()
     assert shelf.run_of(f"nbody-default-{first}")["ranks"] == 2
 
 

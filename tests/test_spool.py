@@ -447,8 +447,8 @@ def test_when_jobs_are_expected_to_begin():
     starts, reasons = forecast.starts(rows, nodes, now=1040.0)
     assert starts == {"2": 60.0, "3": 110.0} and "room for 99 ranks: there is room for 8" in reasons["5"]
     assert "2 jobs before it" in reasons["4"]
-    damaged = [{"id": "6", "state": "queued"}, {"id": "7", "state": "queued", "class": "{}"}, {"id": "8", "state": "running",
-                                                                                              "hosts": "x"}]
+    damaged = [{"id": "6", "state": "queued"}, {"id": "7", "state": "queued", "class": "{}"},
+               {"id": "8", "state": "running", "hosts": "x"}]
     starts, reasons = forecast.starts([*rows, *damaged], nodes, now=1040.0)
     assert starts == {"2": 60.0, "3": 110.0} and reasons["6"] == reasons["7"] == "its record cannot be read"
 
@@ -493,3 +493,12 @@ def test_logs_and_queues_hold_no_secrets(shelf):
     said = shelf.brmpi("logs", id)
     assert "BRMPI_JOB=" in said and "BRMPI_REDIS" not in said and "sesame" not in said
     assert f"{PREFIX}job:{id}" in shelf.store.keys("job:*")
+
+
+def test_jobs_of_an_array_are_one_line():
+    from brmpi.spool import queue
+
+    rows = [{"id": "7-0", "state": "running"}, {"id": "7-1", "state": "running"},
+            *({"id": f"7-{i}", "state": "queued", "why": ""} for i in (2, 3, 4, 8)), {"id": "9", "state": "queued"},
+            {"id": "10-3", "state": "done", "why": ""}]
+    assert [id for id, _ in queue.alike(rows)] == ["7-0", "7-1", "7-[2-4,8]", "9", "10-3"]

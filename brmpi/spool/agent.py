@@ -356,7 +356,7 @@ class Agent:
         return Attempt(id, fence, entry)
 
     def _supervisor(self):
-        """A process that waits for a job, in a control group of its own; that takes a while, so it is made in advance."""
+        """A process that waits for a job, in a control group of its own: both take a while, and are made in advance."""
         process = subprocess.Popen([sys.executable, "-m", "brmpi.spool.supervisor"], stdin=subprocess.PIPE, bufsize=0,
                                    stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
         return process, cage.enter(f"{self.name}-{self.key[:8]}-{process.pid}", process.pid)

@@ -4,7 +4,7 @@ import contextlib
 import json
 import time
 
-from brmpi.spool import routing
+from brmpi.spool import routing, spec
 
 DEPTH = 200  # jobs that are looked at
 
@@ -46,8 +46,8 @@ def starts(rows, nodes, now=None):
             whole = sum(int(node["slots"]) // need["threads"] for node in every)
             where = f" on {', '.join(need['nodes'])}" if need["nodes"] else ""
             has = f" with {', '.join(need['tags'])}" if need["tags"] else ""
-            reasons[row["id"]] = (f"needs room for {need['ranks']} ranks{where}{has}: there is room for {most}"
-                                  + (f", with silent and drained nodes for {whole}" if whole > most else ""))
+            wanted = spec.counted(need["ranks"], "rank")
+            reasons[row["id"]] = (f"needs room for {wanted}{where}{has}: there is room for {most}" + (f", with silent and drained nodes for {whole}" if whole > most else ""))
             continue
         before = "a job" if place == 1 else f"{place} jobs"
         reasons[row["id"]] = f"{before} before it" if place else "for free slots"

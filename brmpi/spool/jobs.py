@@ -243,7 +243,7 @@ def show(argv):
         ("folder", words["folder"]),
         (
             "needs",
-            f"{need.get('ranks')} ranks"
+            spec.counted(need.get("ranks"), "rank")
             + (f" of {need['threads']} threads" if need.get("threads", 1) > 1 else "")
             + (f", {need['memory']} MiB each" if need.get("memory") else "")
             + (f", on {', '.join(need['nodes'])}" if need.get("nodes") else "")

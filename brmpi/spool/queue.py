@@ -35,7 +35,8 @@ def main(argv):
     rows.sort(key=order)
     paused, nodes = store.paused(), store.nodes()
     starts, reasons = forecast.starts(rows, nodes)
-    starts |= {row["id"]: float(row["due"]) - time.time() for row in rows if row["state"] == "delayed" and row.get("due")}
+    delayed = [row for row in rows if row["state"] == "delayed" and row.get("due")]
+    starts |= {row["id"]: _number(row["due"]) - time.time() for row in delayed}
     if args.json:
         print(json.dumps([{**row, "spec": json.loads(row["spec"]) if row.get("spec") else None,
                            "start": starts.get(row["id"]), "reason": why(row, reasons, paused)} for row in rows]))
@@ -56,7 +57,7 @@ def main(argv):
         },
         [
             [
-                row["id"],
+                id,
                 row.get("name", ""),
                 row["state"],
                 str(_need(row).get("ranks", "")),
@@ -65,12 +66,57 @@ def main(argv):
                 _soon(starts.get(row["id"])),
                 why(row, reasons, paused),
             ]
-            for row in rows
+            for id, row in alike(rows)
         ],
     )
     if paused:
         print(f"\npaused: {paused}: brmpi spool resume goes on")
     return 0
+
+
+def alike(rows):
+    """Jobs of an array that wait or are over in the same way, as one.
+
+    Parameters
+    ----------
+    rows : list of dict, records of jobs in their order
+
+    Returns
+    -------
+    list of (str, dict), a name such as 7-[0-99], and the record of the first
+    """
+    found = []
+    for row in rows:
+        base, dash, index = row["id"].partition("-")
+        kind = None
+        if dash and row["state"] not in ("placed", "running", "ending"):
+            kind = (base, row["state"], row.get("why"), row["state"] in OVER or row.get("left"))
+        if kind and found and found[-1][0] == kind:
+            found[-1][2].append(int(index))
+        else:
+            found.append((kind, row, [int(index)] if kind else []))
+    return [(row["id"] if len(indices) < 2 else f"{row['id'].partition('-')[0]}-[{ranges(indices)}]", row)
+            for _, row, indices in found]
+
+
+def ranges(numbers):
+    """Numbers as ranges.
+
+    Parameters
+    ----------
+    numbers : list of int
+
+    Returns
+    -------
+    str, such as 0-4,7
+    """
+    parts = []
+    for number in sorted(numbers):
+        if parts and number == parts[-1][1] + 1:
+            parts[-1][1] = number
+        else:
+            parts.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in parts)
 
 
 def order(row):
@@ -85,7 +131,7 @@ def order(row):
     tuple
     """
     place = {"ending": 0, "running": 1, "placed": 2, "queued": 3, "delayed": 4, "waiting": 5}.get(row["state"], 6)
-    return place, float(row.get("score") or 0) if place < 6 else -float(row.get("changed") or 0)
+    return place, _number(row.get("score")) if place < 6 else -_number(row.get("changed"))
 
 
 def why(row, reasons, paused):
@@ -105,7 +151,8 @@ def why(row, reasons, paused):
         said = (paused and "the spool is paused") or reasons.get(row["id"], "")
         return "; ".join(filter(None, (row.get("why"), said)))
     if row["state"] == "waiting":
-        return f"for {row.get('left')} jobs before it"
+        before, left = row.get("after", ""), row.get("left")
+        return f"until {before} is done" if "," not in before else f"until {before} are done: {left} to go"
     return row.get("why", "")
 
 
@@ -116,6 +163,13 @@ def _need(row):
         return {}
 
 
+def _number(text):
+    try:
+        return float(text or 0)
+    except ValueError:  # a damaged record
+        return 0.0
+
+
 def _where(row):
     if row["state"] not in ("placed", "running", "ending"):
         return ""
@@ -123,11 +177,11 @@ def _where(row):
 
 
 def _time(row):
-    begun = float(row.get("started") or 0)
+    begun = _number(row.get("started"))
     if row["state"] in ("running", "ending") and begun:
         return spec.spoken(time.time() - begun)
     if row["state"] in OVER and begun and row.get("ended"):
-        return spec.spoken(float(row["ended"]) - begun)
+        return spec.spoken(_number(row["ended"]) - begun)
     return ""
 
 

@@ -154,7 +154,8 @@ def decide(request, kind, nodes):
         rooms = [_room(node, request) for node in sorted(able, key=lambda node: _liking(node, kind))]
         ranks = next((room for room in rooms if room), 1) if kind.one else max(1, sum(rooms))
         why.append(f"ranks: {ranks}, " + ("the slots of the node that it would rather have" if kind.one else
-                                         f"the slots of {len(able)} nodes") + " (-n says otherwise)")
+                                         f"the slots of {spec.counted(len(able), 'node')}")
+                   + " (-n says otherwise)")
     if kind.prefer:
         why.append(f"rather on: {', then '.join(kind.prefer)}")
     need = spec.needs(ranks, request.threads, request.memory, request.tags, chosen, kind.prefer, request.limit)

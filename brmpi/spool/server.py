@@ -186,7 +186,7 @@ def _open(listen):
             door, part = tempfile.mkstemp(dir=folder)  # for this user's eyes alone
             with os.fdopen(door, "w", encoding="ascii") as file:
                 file.write(secrets.token_urlsafe(32) + "\n")
-            os.replace(part, folder / name)
+            Path(part).replace(folder / name)
     hashed = {name: hashlib.sha256(places.secret(name).encode()).hexdigest() for name in ("password", "agent-password")}
     rights = " ".join(f"+{command}" for command in COMMANDS)
     atomic.write(folder / "users.acl", f"user default on #{hashed['password']} ~* &* +@all\n"

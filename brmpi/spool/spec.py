@@ -279,6 +279,21 @@ def shown(spec):
     return shlex.join(spec["argv"])
 
 
+def counted(number, word):
+    """So many of something.
+
+    Parameters
+    ----------
+    number : int or str
+    word : str, of one
+
+    Returns
+    -------
+    str, such as 1 rank or 3 ranks
+    """
+    return f"{number} {word}" + ("" if str(number) == "1" else "s")
+
+
 def spoken(seconds):
     """A time for people.
 

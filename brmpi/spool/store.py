@@ -261,12 +261,13 @@ class Store:
         -------
         list of dict
         """
-        pipe, ids = self.redis.pipeline(transaction=False), []
+        pipe, found = self.redis.pipeline(transaction=False), []
         for state in states:
-            ids += self.ask("zrange", f"{PREFIX}state:{state}", -last if last else 0, -1)
-        for id in ids:
+            found += [(id, state) for id in self.ask("zrange", f"{PREFIX}state:{state}", -last if last else 0, -1)]
+        for id, _ in found:
             pipe.hgetall(f"{PREFIX}job:{id}")
-        return [row for row in self._piped(pipe) if row]
+        damaged = {"why": "its record cannot be read"}
+        return [{"id": id, "state": state, **(row or damaged)} for (id, state), row in zip(found, self._piped(pipe))]
 
     def nodes(self):
         """Records of the nodes that have reported.

@@ -53,8 +53,10 @@ def main():
 
 
 class End:
-    """The file that says how an attempt ended. Its room on the disk is taken before the attempt begins: a disk that a job
-    fills up must not make a job that is done begin anew.
+    """The file that says how an attempt ended.
+
+    Its room on the disk is taken before the attempt begins: a disk that a job fills up must not make a job that is done
+    begin anew.
 
     Parameters
     ----------

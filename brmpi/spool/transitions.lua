@@ -610,7 +610,8 @@ function ops.submit(text)
         at = string.format('%.7f', at)
         call('HSET', key('job', id), 'id', id, 'spec', one.spec, 'class', one.class, 'limit', one.limit,
           'priority', one.priority, 'retries', one.retries, 'cap', one.cap, 'score', at, 'fence', 0, 'attempt', 0,
-          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet, 'key', one.key or '')
+          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet, 'key', one.key or '',
+          'after', table.concat(one.after or {}, ', '))
         if failed then
           set(id, 'ended', stamp(now))
           move(id, 'cancelled', 'job ' .. failed[1] .. ' is ' .. failed[2])
