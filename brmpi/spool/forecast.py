@@ -47,7 +47,8 @@ def starts(rows, nodes, now=None):
             where = f" on {', '.join(need['nodes'])}" if need["nodes"] else ""
             has = f" with {', '.join(need['tags'])}" if need["tags"] else ""
             wanted = spec.counted(need["ranks"], "rank")
-            reasons[row["id"]] = (f"needs room for {wanted}{where}{has}: there is room for {most}" + (f", with silent and drained nodes for {whole}" if whole > most else ""))
+            whole = f", with silent and drained nodes for {whole}" if whole > most else ""
+            reasons[row["id"]] = f"needs room for {wanted}{where}{has}: there is room for {most}{whole}"
             continue
         before = "a job" if place == 1 else f"{place} jobs"
         reasons[row["id"]] = f"{before} before it" if place else "for free slots"

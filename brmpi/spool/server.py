@@ -249,6 +249,7 @@ def _launch(address, folder):
     with contextlib.suppress(OSError):
         if log.stat().st_size > 10_000_000:
             log.replace(log.with_suffix(".log.1"))
+    (folder / "redis.pid").unlink(missing_ok=True)  # of one that was killed
     more = ["--port", "0"]
     if told := _listening():
         more = ["--bind", told[0], "--port", told[1], "--aclfile", (folder / "users.acl").absolute()]
