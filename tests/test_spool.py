@@ -260,7 +260,9 @@ def test_stopped_and_started_again_with_all_its_jobs(shelf):
     assert "stopped" in shelf.brmpi("spool", "stop") and "not running" in shelf.brmpi("spool", "stop")
     assert "brmpi spool start" in shelf.brmpi("submit", "nbody", "-n", "1", code=1)
     shelf.brmpi("spool", "start")
-    shelf.brmpi("spool", "start")
+    assert json.loads(shelf.brmpi("spool", "start", "--json"))["paused"] == ""
+    assert json.loads(shelf.brmpi("spool", "resume", "--json")) == {"paused": ""}
+    assert json.loads(shelf.brmpi("spool", "prune", "--json")) == {"forgotten": 0}
     assert shelf.submit("nbody", "-n", "1") == "2" and "2 queued" in shelf.brmpi("spool", "status")
     shelf.brmpi("spool", "stop")
     shutil.rmtree(shelf.folder / "spool/data")

@@ -22,7 +22,7 @@ from brmpi.spool import spec
 from brmpi.spool.store import PREFIX
 
 PARTS = ("bulk", "single", "spawn", "pass", "idle")
-PEERS = Path(".venv-peers/bin/python")
+PEERS, QUEUES = Path(".venv-peers/bin/python"), ("rq", "celery")
 # what must be: at least so many times the reference, where the reference is the limit
 BARS = {("submit bulk", "limit"): 1.0, ("submit single", "limit"): 1.0, ("submit to mpirun", "limit"): 1.0,
         ("pass placing", "limit"): 1.0, ("pass blocked", "limit"): 1.0, ("pass kinds", "limit"): 1.0,
@@ -51,6 +51,49 @@ print(count / (time.perf_counter() - begin))
 """
 
 
+STARTS = """
+import subprocess, sys, time
+import redis
+which, socket, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+store = redis.Redis(unix_socket_path=socket)
+if which == "rq":
+    import rq
+    queue = rq.Queue("brmpi-bench", connection=store)
+    send = lambda: queue.enqueue("tasks.stamp", socket)
+    words = ["rq.cli", "worker", "--quiet", "-u", f"unix://{socket}", "brmpi-bench"]
+else:
+    import tasks
+    send = lambda: tasks.task.delay(socket)
+    words = ["celery", "-A", "tasks", "worker", "-c", "1", "-l", "error"]
+worker = subprocess.Popen([sys.executable, "-m", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+try:
+    for i in range(count + 3):
+        store.delete("brmpi-bench-started")
+        time.sleep(0.2)
+        begin, end = time.time(), time.time() + 30
+        send()
+        while not (found := store.get("brmpi-bench-started")):
+            if time.time() > end or worker.poll() is not None:
+                sys.exit("no start")
+            time.sleep(0.001)
+        if i >= 3:
+            print(1 / (float(found) - begin))
+finally:
+    worker.terminate()
+    worker.wait()
+"""
+TASKS = """
+import sys, time
+import redis
+def stamp(socket):
+    redis.Redis(unix_socket_path=socket).set("brmpi-bench-started", repr(time.time()))
+if "celery" in sys.argv[0] or "celery" in sys.argv:
+    import celery
+    app = celery.Celery("tasks", broker="redis+socket://SOCKET")
+    task = app.task(stamp, name="stamp")
+"""
+
+
 class Bench:
     """A Redis of its own, and what is measured on it.
 
@@ -72,7 +115,7 @@ class Bench:
 
     def bulk(self):
         """Jobs a second, in lots of 500, beside what must be, and RQ and Celery one by one."""
-        rates, peers = [], {"rq": [], "celery": []}
+        rates, peers = [], {name: [] for name in QUEUES}
         need = spec.needs(4, limit=600)
         for _ in range(self.repeats):
             self.clear()
@@ -82,24 +125,54 @@ class Bench:
                 self.store.submit(jobs[i:i + 500])
             rates.append(QUEUED / (time.perf_counter() - begin))
             for name, found in peers.items():
-                done = subprocess.run(
-                    [PEERS, "-c", ENQUEUE, name, self.shop.socket, "1000"], capture_output=True, text=True
-                )
-                if not done.returncode:
-                    found.append(float(done.stdout))
-                for key in self.store.ask("scan_iter", "*"):
-                    if not key.startswith(PREFIX):
-                        self.store.ask("delete", key)
-        rows = [report.row("submit bulk", QUEUED, 1, rates, "jobs/s", "limit", [1e4] * len(rates))]
-        for name, found in peers.items():
-            if len(found) == len(rates):
-                rows.append(report.row("submit bulk", QUEUED, 1, rates, "jobs/s", name, found))
-            else:
-                print(f"bench-spool: {name} is not installed in .venv-peers: its row is left out", file=sys.stderr)
-        return rows
+                found += self.peer(ENQUEUE, name, 1000)
+        return [report.row("submit bulk", QUEUED, 1, rates, "jobs/s", "limit", [1e4] * len(rates)),
+                *self.beside("submit bulk", QUEUED, rates, "jobs/s", peers)]
+
+    def peer(self, program, name, count):
+        """What another queue's program measures on the same Redis, in its own environment.
+
+        Parameters
+        ----------
+        program : str, of Python
+        name : str, of ``QUEUES``
+        count : int, of tasks
+
+        Returns
+        -------
+        list of float; empty where it is not installed
+        """
+        folder = self.shop.folder
+        (folder / "tasks.py").write_text(TASKS.replace("SOCKET", self.shop.socket))
+        done = subprocess.run([PEERS.absolute(), "-c", program, name, self.shop.socket, str(count)], cwd=folder,
+                              capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(folder)}, timeout=300)
+        for key in self.store.ask("scan_iter", "*"):
+            if not key.startswith(PREFIX):
+                self.store.ask("delete", key)
+        if done.returncode:
+            print(f"bench-spool: {name}: {(done.stderr.strip().splitlines() or ['?'])[-1]}", file=sys.stderr)
+        return [] if done.returncode else list(map(float, done.stdout.split()))
+
+    def beside(self, what, size, ours, unit, peers):
+        """Rows beside other queues.
+
+        Parameters
+        ----------
+        what : str
+        size : int
+        ours : list of float
+        unit : str
+        peers : dict of str to list of float, as many as ours
+
+        Returns
+        -------
+        list of dict
+        """
+        return [report.row(what, size, 1, ours, unit, name, found) for name, found in peers.items()
+                if len(found) == len(ours)]
 
     def single(self):
-        """A submission by itself, as its inverse, beside 5 ms."""
+        """A submission by itself, as its inverse, beside 5 ms and other queues' submissions."""
         need, times = spec.needs(4, limit=600), []
         for _ in range(100 * self.repeats):
             one = [spec.record(["nbody"], need, key=uuid.uuid4().hex)]
@@ -107,10 +180,15 @@ class Bench:
             self.store.submit(one)
             times.append(1 / (time.perf_counter() - begin))
         parts = [statistics.median(times[i::self.repeats]) for i in range(self.repeats)]
-        return [report.row("submit single", 1, 1, parts, "1/s", "limit", [200.0] * len(parts))]
+        peers = {name: [rate for _ in parts for rate in self.peer(ENQUEUE, name, 200)] for name in QUEUES}
+        return [report.row("submit single", 1, 1, parts, "1/s", "limit", [200.0] * len(parts)),
+                *self.beside("submit single", 1, parts, "1/s", peers)]
 
     def spawn(self):
-        """From a submission to the start of mpirun on an idle cluster, as its inverse, beside 20 ms."""
+        """From a submission to the start of mpirun on an idle cluster, as its inverse, beside 20 ms.
+
+        Other queues start a function of Python in a worker that waits for it.
+        """
         self.clear()
         shop, place = self.shop, self.shop.folder / "bin"
         place.mkdir()
@@ -131,7 +209,10 @@ class Bench:
             times.append(1 / (float((shop.folder / "spawned").read_text()) - begin))
             shop.settled(id)
         parts = [statistics.median(times[i::self.repeats]) for i in range(self.repeats)]
-        return [report.row("submit to mpirun", 1, 1, parts, "1/s", "limit", [50.0] * len(parts))]
+        peers = {name: [statistics.median(found) for _ in parts if (found := self.peer(STARTS, name, 5))]
+                 for name in QUEUES}
+        return [report.row("submit to mpirun", 1, 1, parts, "1/s", "limit", [50.0] * len(parts)),
+                *self.beside("submit to mpirun", 1, parts, "1/s", peers)]
 
     def passes(self):
         """A pass with 10,000 queued jobs and 64 nodes, as its inverse, beside 10 ms."""

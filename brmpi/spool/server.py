@@ -75,7 +75,7 @@ SETTINGS = ("--unixsocketperm", "700", "--appendonly", "yes", "--appendfsync", "
 
 
 def main(argv):
-    """``brmpi spool start | stop | status | resume``.
+    """``brmpi spool start | stop | status | resume | prune``.
 
     Parameters
     ----------
@@ -105,28 +105,32 @@ def main(argv):
         "as 192.168.1.15 or 192.168.1.15:6379, with passwords of its own",
     )
     parser.add_argument("--older", metavar="T", default="30d", help="prune: over for so long (30d)")
-    parser.add_argument("--json", action="store_true", help="status: for programs")
+    parser.add_argument("--json", action="store_true", help="for programs")
     args = parser.parse_args(argv)
     if args.listen and args.what != "start":
         raise BadInput(f"--listen: is of brmpi spool start, not of {args.what}")
     if args.what == "start":
-        return _start(args.listen)
+        return _start(args.listen, args.json)
     if args.what == "status":
         return _status(args.json)
     if args.what == "prune":
-        return _prune(spec.seconds(args.older, "--older"))
-    return {"stop": _stop, "resume": _resume}[args.what]()
+        return _prune(spec.seconds(args.older, "--older"), args.json)
+    return {"stop": _stop, "resume": _resume}[args.what](args.json)
 
 
-def _prune(seconds):
+def _prune(seconds, as_json):
     store, count = Store(places.address()), 0
     while some := int(store.call("prune", seconds)):
         count += some
-    print(f"spool: {count} jobs forgotten")
+    return _say(as_json, f"spool: {spec.counted(count, 'job')} forgotten", forgotten=count)
+
+
+def _say(as_json, text, **told):
+    print(json.dumps(told) if as_json else text)
     return 0
 
 
-def _start(listen):
+def _start(listen, as_json):
     address = places.address()
     if not address.own and listen:
         raise BadInput(f"--listen {listen}: the spool's Redis is {address.url}, as configured: one or the other")
@@ -137,7 +141,7 @@ def _start(listen):
             _open(listen)
         address = places.address()
         start(address)
-        if told := _listening():
+        if (told := _listening()) and not as_json:
             print(
                 "spool: other nodes reach it with this in their cluster.toml, and "
                 f"{places.state() / 'agent-password'} copied to each:\n"
@@ -151,8 +155,8 @@ def _start(listen):
             raise Fault(f"{address.url}: holds no spool any more, though this machine has seen one there: "
                         "brmpi spool resume begins anew")
         begin(store)
-    print(f"spool: {address.url}" + (f"; paused: {why}" if (why := store.paused()) else ""))
-    return 0
+    why = store.paused()
+    return _say(as_json, f"spool: {address.url}" + (f"; paused: {why}" if why else ""), redis=address.url, paused=why)
 
 
 def _listening():
@@ -292,7 +296,7 @@ def _answers(address):
         return False
 
 
-def _stop():
+def _stop(as_json):
     address = places.address()
     if not address.own:
         raise BadInput(f"{address.url}: is not this user's own: whoever runs it ends it")
@@ -300,8 +304,7 @@ def _stop():
         store = Store(address, hello=False)
         pid = int(store.ask("info", "server")["process_id"])
     except Away:
-        print("spool: not running")
-        return 0
+        return _say(as_json, "spool: not running", running=False)
     with contextlib.suppress(Away):
         store.ask("shutdown", save=False, nosave=True)
     end = time.monotonic() + PATIENCE
@@ -309,8 +312,8 @@ def _stop():
         if time.monotonic() > end:
             raise Fault(f"redis-server, process {pid}, does not end")
         time.sleep(0.01)
-    print("spool: stopped; its jobs are kept, and go on after brmpi spool start and brmpi agent")
-    return 0
+    return _say(as_json, "spool: stopped; its jobs are kept, and go on after brmpi spool start and brmpi agent",
+                running=False)
 
 
 def _status(as_json):
@@ -331,12 +334,10 @@ def _status(as_json):
     return 1 if why else 0
 
 
-def _resume():
+def _resume(as_json):
     store = Store(places.address())
     why = store.paused()
     if not why:
-        print("spool: is not paused")
-        return 0
+        return _say(as_json, "spool: is not paused", paused="")
     begin(store)
-    print(f"spool: goes on ({why})")
-    return 0
+    return _say(as_json, f"spool: goes on ({why})", paused="")
