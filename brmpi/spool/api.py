@@ -43,7 +43,7 @@ class Job:
         Refused : there is no such job
         """
         store = self.spool.store
-        return [store.job(id) for id in store.expanded([self.id])]
+        return store.records(store.expanded([self.id]))
 
     @property
     def state(self):
@@ -70,16 +70,7 @@ class Job:
         ------
         Away : Redis does not answer
         """
-        store, end = self.spool.store, None if timeout is None else time.monotonic() + timeout
-        last = store.ask("xrevrange", f"{PREFIX}events", count=1)
-        last = last[0][0] if last else "0"
-        while not self.done():
-            left = LISTEN if end is None else min(LISTEN, end - time.monotonic())
-            if left <= 0:
-                return False
-            said = store.ask("xread", {f"{PREFIX}events": last}, block=max(1, int(left * 1000)))
-            last = said[0][1][-1][0] if said else last
-        return True
+        return not wait(self.spool.store, self.spool.store.expanded([self.id]), timeout)
 
     def result(self, timeout=None):
         """Its exit code, once it is over; of an array the first that is not 0.
@@ -242,6 +233,39 @@ class Spool:
         """
         self.store.expanded([str(id)])
         return Job(self, str(id))
+
+
+def wait(store, ids, timeout=None):
+    """Until jobs are over.
+
+    Parameters
+    ----------
+    store : Store
+    ids : list of str
+    timeout : float [s], no limit if None
+
+    Returns
+    -------
+    list of str, those that are not over
+
+    Raises
+    ------
+    Away : Redis does not answer
+    """
+    end = None if timeout is None else time.monotonic() + timeout
+    last = store.ask("xrevrange", f"{PREFIX}events", count=1)
+    last, asked = last[0][0] if last else "0", list(ids)
+    left = set(ids)
+    while True:
+        over = {row["id"] for row in store.records(asked) if row.get("state") in OVER}
+        left -= over
+        seconds = LISTEN if end is None else min(LISTEN, end - time.monotonic())
+        if not left or seconds <= 0:
+            return [id for id in ids if id in left]
+        said = store.ask("xread", {f"{PREFIX}events": last}, block=max(1, int(seconds * 1000)))
+        events = said[0][1] if said else []
+        last = events[-1][0] if events else last
+        asked = sorted(left & {told.get("job") for _, told in events}) if events else sorted(left)
 
 
 def exit_code(record):

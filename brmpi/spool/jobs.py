@@ -13,6 +13,7 @@ from brmpi.errors import BadInput
 from brmpi.results import show as run
 from brmpi.spool import spec
 from brmpi.spool.api import Job, Spool, exit_code
+from brmpi.spool.api import wait as until_over
 from brmpi.spool.store import OVER, PREFIX, Store
 
 ID = re.compile(r"\d+(-\d+)?")
@@ -44,13 +45,13 @@ def wait(argv):
     parser = _ids(Parser(prog="brmpi wait", description="Wait until jobs are over; its exit code is the jobs'."))
     parser.add_argument("--timeout", metavar="T", help="wait no longer than this: 90, 15m, 2h")
     args = parser.parse_args(argv)
-    spool, end = Spool(), time.monotonic() + spec.seconds(args.timeout, "--timeout") if args.timeout else None
-    jobs = [Job(spool, id) for id in spool.store.expanded(args.ids)]
-    for job in jobs:
-        if not job.wait(None if end is None else max(0.0, end - time.monotonic())):
-            print(f"brmpi wait: job {job.id} is {job.state}", file=sys.stderr)
-            return 124
-    rows = [job.records()[0] for job in jobs]
+    store, limit = Store(), spec.seconds(args.timeout, "--timeout") if args.timeout else None
+    ids = store.expanded(args.ids)
+    if left := until_over(store, ids, limit):
+        more = f", and {len(left) - 1} more are not over" if left[1:] else ""
+        print(f"brmpi wait: job {left[0]} is {store.job(left[0])['state']}{more}", file=sys.stderr)
+        return 124
+    rows = store.records(ids)
     if args.json:
         print(json.dumps([{"id": row["id"], "state": row["state"], "code": exit_code(row)} for row in rows]))
     for row in rows:

@@ -220,6 +220,22 @@ class Store:
             raise Refused(f"{id}: there is no such job")
         return found
 
+    def records(self, ids):
+        """Records of jobs.
+
+        Parameters
+        ----------
+        ids : sequence of str
+
+        Returns
+        -------
+        list of dict of str, those of jobs that there are
+        """
+        pipe = self.redis.pipeline(transaction=False)
+        for id in ids:
+            pipe.hgetall(f"{PREFIX}job:{id}")
+        return [{"id": id, **row} for id, row in zip(ids, self._piped(pipe)) if row] if ids else []
+
     def expanded(self, ids):
         """Jobs by number: an array's number stands for all of its jobs.
 
