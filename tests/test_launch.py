@@ -163,7 +163,7 @@ def test_limit_of_time_ends_everything(tmp_path):
 
 def test_retry_goes_on_from_the_checkpoint(tmp_path):
     """A rank is killed once; the second attempt goes on, to the same bits as without."""
-    keys = ["--set", "n=600", "--set", "steps=4000", "--set", "checkpoint=0.2", "--quiet"]
+    keys = ["--set", "n=300", "--set", "steps=4000", "--set", "checkpoint=0.1", "--quiet"]
     words = ["run", "--retries", "1", "-n", "2", "nbody", *keys, "--out", "run"]
     process = subprocess.Popen([sys.executable, "-m", "brmpi", *words], cwd=tmp_path, env=environment(),
                                stderr=subprocess.PIPE, text=True)

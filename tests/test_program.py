@@ -317,7 +317,7 @@ def readable(run):
 
 
 @pytest.mark.parametrize(("seed", "total", "crowd"), [
-    pytest.param(4, 12, (0, 0, 2), id="dozen", marks=pytest.mark.timeout(300)),
+    pytest.param(4, 7, (0, 0, 2), id="seven", marks=pytest.mark.timeout(300)),
     pytest.param(4, 50, (0, 0, 2), id="fifty", marks=[pytest.mark.soak, pytest.mark.timeout(600)]),
     pytest.param(None, 300, (0, 1, 2, 3, 5), id="soak", marks=[pytest.mark.soak, pytest.mark.timeout(3000)]),
 ])
