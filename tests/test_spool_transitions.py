@@ -396,7 +396,7 @@ def test_a_record_of_a_running_job_that_is_damaged(store):
     record = {name: value for name, value in row.items() if name not in ("state", "fence")}
     told = {"id": "2", "fence": fences["2"], "record": record, "alloc": {"octavia": "2 0"}}
     assert store.call("adopt", json.dumps(told)) == "ok" and holds(store)["2"] == "running"
-    assert not [message for message in messages(store, "octavia") if message[0] == "kill"]
+    assert store.call("doomed", "2", fences["2"], "octavia", 1) == "no"  # what its agent asks before it kills
 
 
 def test_jobs_are_forgotten_when_they_have_long_been_over(store):
@@ -645,6 +645,29 @@ def test_a_nodes_damaged_record_is_made_anew(store):
     assert holds(store) == {"1": "placed"} and beat(store, "octavia", "aria") == [["ok"], ["unknown"]]
     store.call("register", "aria", about("aria"))
     assert store.submit([job(2)]) == ["2"] and holds(store)["2"] == "placed"
+
+
+@pytest.mark.parametrize("state", ["waiting", "delayed", "placed", "ending"])
+def test_a_record_that_is_missing(store, state):
+    store.call("register", "octavia", about("octavia"))
+    each(store, job(1, retries=3), job(1, after=["1"]))
+    if state != "placed":
+        fence = begin(store, "1")
+        if state == "waiting":
+            store.ask("delete", f"{PREFIX}job:2")
+        store.call("finish", "1", fence, "done" if state == "waiting" else "failed", 1, "so")
+        if state == "delayed":
+            store.call("confirm", "1", fence, "octavia")
+    if state != "waiting":
+        assert holds(store)["1"] == state
+        store.ask("delete", f"{PREFIX}job:1")
+    pass_time(store, 30, "octavia")
+    for word, id, fence, *_ in messages(store, "octavia"):
+        if word == "kill":
+            store.call("confirm", id, fence, "octavia")
+    seen = holds(store)
+    assert seen == ({"1": "done", "2": "broken"} if state == "waiting" else {"1": "broken", "2": "cancelled"})
+    assert store.nodes()[0]["free"] == "4"
 
 
 class World(RuleBasedStateMachine):

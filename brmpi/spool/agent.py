@@ -440,8 +440,9 @@ class Agent:
             if not one.alive:  # it has ended by itself, in time
                 self._look((one.id, one.fence), one)
         mine = [one for one in mine if (one.id, one.fence) in self.running]
-        if fence != "0" and self.store.call("doomed", id, fence, self.name, int(bool(mine))) == "no":
-            return  # it was given up, and is taken back
+        known = mine[0].fence if mine else fence  # "0": all attempts of a job whose record was damaged
+        if known != "0" and self.store.call("doomed", id, known, self.name, int(bool(mine))) == "no":
+            return  # it was given up, or its record was lost, and it is taken back
         for one in mine:
             self._end_all(one)
             self.running.pop((one.id, one.fence)).close()

@@ -331,6 +331,9 @@ def _status(as_json):
               + (f"; gets no jobs for a while: {node['trouble']}" if node.get("trouble") else ""))
     if why:
         print(f"paused: {why}")
+        run = store.ask("get", f"{PREFIX}run")
+        if left := [node["name"] for node in store.nodes() if node.get("run") != run and node["state"] != "gone"]:
+            print(f"not heard of since: {', '.join(left)}")
     return 1 if why else 0
 
 

@@ -57,6 +57,7 @@ end
 
 local over, release  -- defined below
 
+local OPEN = {'waiting', 'queued', 'delayed', 'placed', 'running', 'ending'}
 local HELD = {placed = true, running = true, ending = true}  -- states with slots
 
 local function parts(text)  -- "slots memory" of an allocation, or nothing
@@ -92,8 +93,8 @@ local function readable(id)  -- whether a job's record says what every transitio
 end
 
 local function spoil(id)  -- put a record that cannot be used aside; what waits for it is told
-  for _, state in ipairs({'waiting', 'queued', 'delayed', 'placed', 'running', 'ending', 'done', 'failed', 'cancelled'}) do
-    call('ZREM', key('state', state), id)
+  for _, states in ipairs({OPEN, {'done', 'failed', 'cancelled'}}) do
+    for _, state in ipairs(states) do call('ZREM', key('state', state), id) end
   end
   for _, set in ipairs({'ready', 'delayed', 'leases'}) do call('ZREM', key(set), id) end
   for _, class in ipairs(call('ZRANGE', key('classes'), 0, -1)) do
@@ -113,7 +114,11 @@ end
 local function sound(id)
   local good, state = readable(id)
   if good or state == 'broken' then return good end
-  if call('EXISTS', key('job', id)) == 0 and not call('ZSCORE', key('ready'), id) then return false end
+  if state == nil and call('EXISTS', key('job', id)) == 0 then  -- there is no such job, or only its record is missing
+    local known = false
+    for _, one in ipairs(OPEN) do known = known or call('ZSCORE', key('state', one), id) end
+    if not known then return false end
+  end
   spoil(id)
   return false
 end
@@ -842,10 +847,7 @@ local function tick()
   for _, due in ipairs({{'leases', expired}, {'delayed', undelayed}}) do
     local ids = call('ZRANGEBYSCORE', key(due[1]), '-inf', now)
     each(ids, due[2])
-    for _, id in ipairs(ids) do  -- what has no record
-      if not job(id, 'state') then call('ZREM', key(due[1]), id) end
-      changed = true
-    end
+    changed = changed or #ids > 0
   end
   local till = tonumber(call('GET', key('hold')) or '0')
   if till > 0 and (till <= now or call('SCARD', key('awaited')) == 0) then
@@ -860,9 +862,10 @@ function ops.beat(name, agent, ...)
   local row = node(name, 'agent', 'state')
   if row[1] ~= agent then return {'unknown'} end
   call('HSET', key('node', name), 'seen', stamp(now), 'state', 'up')
-  local said = {'ok'}
+  local said, listed = {'ok'}, {}
   for _, word in ipairs({...}) do
     local id, fence = string.match(word, '^(%S+) (%S+)$')
+    listed[id] = true
     if sound(id) and ((job(id, 'state') == 'running' and job(id, 'fence') == fence and job(id, 'head') == name)
         or taken_back(id, fence, name)) then
       call('ZADD', key('leases'), stamp(now + LEASE), id)
@@ -872,8 +875,8 @@ function ops.beat(name, agent, ...)
   end
   tick()
   for _, id in ipairs(call('SMEMBERS', key('on', name))) do  -- again, as a message may be lost
-    sound(id)
-    local state = job(id, 'state')
+    local _, state = readable(id)
+    if state == nil and not listed[id] then spoil(id) end  -- what its agent runs, that will tell of
     if state == 'ending' or state == 'broken' then
       tell(name, 'kill', id, job(id, 'fence') or '0', job(id, 'tag') or label(id))
     elseif state == 'running' and job(id, 'cancel') == '1' and job(id, 'head') == name then
