@@ -350,6 +350,20 @@ def test_what_was_finished_while_it_was_given_up_counts_once(store):
     assert holds(store) == {"1": "done"}
 
 
+def test_what_died_of_being_given_up_has_not_failed(store):
+    for name in NODES:
+        store.call("register", name, about(name))
+    store.submit([job(9)])
+    fence, head = begin(store, "1"), store.job("1")["head"]
+    pass_time(store, 45, *(name for name in NODES if name != head))
+    assert holds(store) == {"1": "ending"}
+    assert store.call("finish", "1", fence, "failed", 137, "exit code 137") == "ok"  # its other nodes have killed it
+    for name in NODES:
+        store.call("confirm", "1", fence, name)
+    row = store.job("1")
+    assert row["state"] != "failed" and row["losses"] == "1" and "failures" not in row
+
+
 @pytest.mark.parametrize("jump", [10**6, -10**6])
 def test_a_clock_that_jumps_expires_nothing(store, jump):
     store.call("register", "aria", about("aria"))

@@ -664,8 +664,11 @@ function ops.finish(id, fence, result, code, why)
   elseif name then
     call('HDEL', key('node', name), 'refusals')
   end
-  if state == 'ending' and job(id, 'result') == 'lost' then  -- given up too early: nothing else has begun
-    set(id, 'accepted', fence, 'result', result, 'code', code, 'last', why)
+  if state == 'ending' and job(id, 'result') == 'lost' then  -- it was given up, and nothing else has begun
+    set(id, 'accepted', fence)
+    if result == 'done' then  -- too early
+      set(id, 'result', result, 'code', code, 'last', why)
+    end  -- else: its nodes were told to kill it, and that is what it may have died of
     freed(id)
     return 'ok'
   end
