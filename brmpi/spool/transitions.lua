@@ -7,8 +7,8 @@ local call = redis.call
 local clock = call('TIME')
 local now = clock[1] + clock[2] / 1e6
 
--- Seconds: of a running attempt's lease, until one is claimed, until a node is silent, that nobody was here or the clock
--- jumped, to hear of all nodes after a restart. `settings` may say otherwise.
+-- Seconds: of a running attempt's lease, until one is claimed, until a node is silent, that nobody was here or the
+-- clock jumped, to hear of all nodes after a restart. `settings` may say otherwise.
 local times = call('HMGET', P .. 'settings', 'lease', 'claim', 'silent', 'gap', 'hold', 'depth')
 local LEASE, CLAIM, SILENT = tonumber(times[1] or 30), tonumber(times[2] or 10), tonumber(times[3] or 15)
 local GAP, HOLD = tonumber(times[4] or 12), tonumber(times[5] or 20)
@@ -157,7 +157,8 @@ end
 
 ---- nodes --------------------------------------------------------------------------------------------------------
 
-local function node(name, ...)  -- fields of a node's record; one that is no record is put aside, its agent makes it anew
+-- Fields of a node's record. One that is no record is put aside: its agent makes it anew.
+local function node(name, ...)
   local good, row = pcall(call, 'HMGET', key('node', name), ...)
   if good and not row.err then return row end
   call('RENAME', key('node', name), key('aside', 'node', name))
@@ -183,9 +184,10 @@ local function debit(name, slots, memory)
   if memory ~= 0 then call('HINCRBY', key('node', name), 'room', string.format('%d', -memory)) end
 end
 
--- Which nodes a job may have, and how much it likes each: {place in `all`, liking}, the same for all jobs of such needs.
+-- Which nodes a job may have, and how much it likes each: {place in `all`, liking}.
 local function able(need, all, known)
-  local name = table.concat(need.tags, ' ') .. '|' .. table.concat(need.nodes, ' ') .. '|' .. table.concat(need.prefer, ' ')
+  local words = table.concat
+  local name = words(need.tags, ' ') .. '|' .. words(need.nodes, ' ') .. '|' .. words(need.prefer, ' ')
   if known[name] then return known[name] end
   local found = {}
   for at, node in ipairs(all) do
@@ -223,8 +225,8 @@ local function suffices(need, all, known)
   return sum >= need.ranks
 end
 
--- Ranks of a job on nodes: {node, slots, memory} of each, or nil. One of the nodes that it likes best and that just suffice,
--- the fastest of these; else the fewest: those that it likes best first, and of these the roomiest.
+-- Ranks of a job on nodes: {node, slots, memory} of each, or nil. One of the nodes that it likes best and that just
+-- suffice, the fastest of these; else the fewest: those that it likes best first, and of these the roomiest.
 local function fit(need, all, known)
   local wanted, sum, best, best_liked, best_ranks = need.ranks, 0, nil, math.huge, 0
   for _, one in ipairs(able(need, all, known)) do
@@ -268,7 +270,8 @@ local function endings()
   for state in pairs(HELD) do
     each(call('ZRANGE', key('state', state), 0, -1), function(id)
       local limit, started = number(id, 'limit'), tonumber(job(id, 'started') or '') or now
-      local one, held = {limit > 0 and math.max(started + limit, now) or math.huge, id}, call('HGETALL', key('alloc', id))
+      local one = {limit > 0 and math.max(started + limit, now) or math.huge, id}
+      local held = call('HGETALL', key('alloc', id))
       for i = 1, #held, 2 do
         local slots, memory = parts(held[i + 1])
         one[#one + 1] = {held[i], slots, memory}
@@ -280,8 +283,8 @@ local function endings()
   return ends
 end
 
--- When a job that does not fit now would, if what runs ends at its limit: the time, and the nodes it would have. nil if it
--- never would.
+-- When a job that does not fit now would, if what runs ends at its limit: the time, and the nodes it would have. nil if
+-- it never would.
 local function reserved(need, all, known, ends)
   local function after(count)  -- nodes once so many have ended
     local copy, byname = {}, {}
@@ -550,13 +553,12 @@ local function rebooted(name)  -- nothing that ran there before is left
   end
 end
 
--- A running attempt whose lease ran out while its node could not be reached is there again: it goes on, if no node has said
--- that nothing of it is left.
+-- A running attempt whose lease ran out while its node could not be reached is there again: it goes on, if no node has
+-- said that nothing of it is left.
 local function taken_back(id, fence, name)
   local row = call('HMGET', key('job', id), 'state', 'fence', 'head', 'result', 'cancel', 'hosts', 'accepted')
-  if row[1] ~= 'ending' or row[2] ~= fence or row[3] ~= name or row[4] ~= 'lost' or row[5] == '1' or row[7] == fence then
-    return false
-  end
+  if row[1] ~= 'ending' or row[2] ~= fence or row[3] ~= name or row[4] ~= 'lost' then return false end
+  if row[5] == '1' or row[7] == fence then return false end
   local _, commas = string.gsub(row[6] or '', ',', '')
   if #call('HKEYS', key('alloc', id)) ~= commas + 1 then return false end
   set(id, 'result', '')
@@ -576,7 +578,7 @@ function ops.submit(text)
     for _, id in ipairs(one.after or {}) do
       local count = call('HGET', key('array', id), 'count')
       if count and call('HGET', key('array', id), 'kept') ~= count then
-        return redis.error_reply('SPOOL after ' .. id .. ': some of its jobs are forgotten: how they ended is not known')
+        return redis.error_reply('SPOOL after ' .. id .. ': some of its jobs are forgotten, and how they ended')
       end
       if not count and not job(id, 'state') then
         return redis.error_reply('SPOOL after ' .. id .. ': there is no such job')
@@ -615,8 +617,8 @@ function ops.submit(text)
         at = string.format('%.7f', at)
         call('HSET', key('job', id), 'id', id, 'spec', one.spec, 'class', one.class, 'limit', one.limit,
           'priority', one.priority, 'retries', one.retries, 'cap', one.cap, 'score', at, 'fence', 0, 'attempt', 0,
-          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet, 'key', one.key or '',
-          'after', table.concat(one.after or {}, ', '))
+          'name', one.name, 'submitted', stamp(now), 'index', count > 0 and i or '', 'left', #unmet,
+          'key', one.key or '', 'after', table.concat(one.after or {}, ', '))
         if failed then
           set(id, 'ended', stamp(now))
           move(id, 'cancelled', 'job ' .. failed[1] .. ' is ' .. failed[2])
@@ -651,8 +653,8 @@ function ops.started(id, fence, node)
   return record
 end
 
--- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint); 'refused' where its head could not begin
--- it. Returns 'late' where it is no longer its turn, 'unknown' where there is no such job.
+-- An attempt's end, once: 'done', 'failed' or 'lost' (to go on from its checkpoint); 'refused' where its head could not
+-- begin it. Returns 'late' where it is no longer its turn, 'unknown' where there is no such job.
 function ops.finish(id, fence, result, code, why)
   local state = job(id, 'state')
   if not state then return 'unknown' end
@@ -679,7 +681,7 @@ function ops.finish(id, fence, result, code, why)
   return 'ok'
 end
 
--- A node was told to end what is left of an attempt: whether it still is to. `alive`: it is the head, and the attempt runs.
+-- A node was told to end what is left of an attempt: whether it still is to. `alive`: it is the head, and that runs.
 function ops.doomed(id, fence, name, alive)
   if job(id, 'state') == 'running' and job(id, 'fence') == fence then return 'no' end
   if alive == '1' and sound(id) and taken_back(id, fence, name) then return 'no' end
@@ -860,7 +862,7 @@ local function tick()
   if changed then pass() end
 end
 
--- A node is there: its attempts' leases are renewed. Returns 'ok' or 'unknown', and the attempts that are no longer its own.
+-- A node is there: its attempts' leases are renewed. Returns 'ok' or 'unknown', and the attempts that are not its own.
 function ops.beat(name, agent, ...)
   local row = node(name, 'agent', 'state')
   if row[1] ~= agent then return {'unknown'} end
@@ -979,15 +981,16 @@ end
 function ops.prune(seconds)
   local count = 0
   for _, state in ipairs({'done', 'failed', 'cancelled', 'broken'}) do
-    for _, id in ipairs(call('ZRANGEBYSCORE', key('state', state), '-inf', now - tonumber(seconds), 'LIMIT', 0, 1000)) do
+    local old = call('ZRANGEBYSCORE', key('state', state), '-inf', now - tonumber(seconds), 'LIMIT', 0, 1000)
+    for _, id in ipairs(old) do
       if count < 1000 and call('EXISTS', key('alloc', id), key('after', id)) == 0 then
         local base = string.match(id, ARRAY)
         local name, whole = job(id, 'key'), base and call('EXISTS', key('array', base)) == 1
         call('ZREM', key('state', state), id)
         call('DEL', key('job', id), key('log', id), key('aside', id))
-        if not whole or call('HINCRBY', key('array', base), 'kept', -1) == 0 then  -- with its last job an array is forgotten
+        if not whole or call('HINCRBY', key('array', base), 'kept', -1) == 0 then  -- the last of an array: all of it
           if whole then call('DEL', key('array', base)) end
-          if name and name ~= '' and call('GET', key('key', name)) == (base or id) then call('DEL', key('key', name)) end
+          if name and call('GET', key('key', name)) == (base or id) then call('DEL', key('key', name)) end
         end
         count = count + 1
       end
@@ -1013,8 +1016,9 @@ function ops.pause(why)
   return 'ok'
 end
 
--- A new spool, or a person's word that what was lost is known. `seq` and `fence`: the highest that anybody has seen. Nodes
--- that have not reported since Redis was started may run what it has forgotten: they have to report first, or to be 'gone'.
+-- A new spool, or a person's word that what was lost is known. `seq` and `fence`: the highest that anybody has seen.
+-- Nodes that have not reported since Redis was started may run what it has forgotten: they have to report first, or to
+-- be 'gone'.
 function ops.resume(epoch, seq, fence)
   local unheard = {}
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
@@ -1023,8 +1027,8 @@ function ops.resume(epoch, seq, fence)
   end
   if call('EXISTS', key('paused')) == 1 and #unheard > 0 then
     table.sort(unheard)
-    return redis.error_reply('SPOOL ' .. table.concat(unheard, ', ') .. ': not heard of since, and may run what was lost: start '
-      .. 'brmpi agent there, or say that nothing runs there any more: brmpi drain NODE --gone')
+    return redis.error_reply('SPOOL ' .. table.concat(unheard, ', ') .. ': not heard of since, and may run what was lost: '
+      .. 'start brmpi agent there, or say that nothing runs there any more: brmpi drain NODE --gone')
   end
   for name, least in pairs({seq = seq, fence = fence}) do
     if tonumber(call('GET', key(name)) or '0') < tonumber(least) then call('SET', key(name), least) end
