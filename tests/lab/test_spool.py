@@ -146,3 +146,15 @@ def test_cables(shelf):
     assert shelf.job(id)["state"] == "ending"
     lab.link(other, "up")
     assert shelf.brmpi("wait", id, timeout=120) == "" and shelf.job(id)["attempt"] == "2"
+
+
+def test_a_node_that_was_away_for_longer_than_a_lease_keeps_its_job(shelf):
+    id = shelf.submit("--on", "aria", "-n", "1", "--", "sleep", "45")
+    shelf.until(lambda: shelf.job(id)["state"] == "running")
+    shelf.lab.link("aria", "down")
+    shelf.until(lambda: shelf.job(id)["state"] == "ending")
+    shelf.lab.link("aria", "up")
+    shelf.until(lambda: shelf.job(id)["state"] == "running", 30)
+    assert shelf.brmpi("wait", id, timeout=120) == ""
+    row = shelf.job(id)
+    assert row["attempt"] == "1" and not row.get("losses"), row
