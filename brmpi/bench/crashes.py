@@ -424,6 +424,8 @@ class Shop:
         with contextlib.suppress(Away, Refused):
             store = self.store()
             said += [json.dumps(row) for row in store.jobs(OPEN)] + [json.dumps(node) for node in store.nodes()]
+            events = store.ask("xrevrange", f"{PREFIX}events", count=40)
+            said += [f"{place} {told['job']} {told['kind']}: {told['text']}" for place, told in reversed(events)]
         for name in NODES:
             with contextlib.suppress(OSError):
                 said.append(f"{name}: " + (self.folder / f"{name}.log").read_text()[-2000:])

@@ -554,11 +554,12 @@ local function rebooted(name)  -- nothing that ran there before is left
 end
 
 -- A running attempt whose lease ran out while its node could not be reached is there again: it goes on, if no node has
--- said that nothing of it is left.
+-- said that nothing of it is left, or has begun to see to that.
 local function taken_back(id, fence, name)
-  local row = call('HMGET', key('job', id), 'state', 'fence', 'head', 'result', 'cancel', 'hosts', 'accepted')
+  local row = call('HMGET', key('job', id), 'state', 'fence', 'head', 'result', 'cancel', 'hosts', 'accepted',
+    'doomed')
   if row[1] ~= 'ending' or row[2] ~= fence or row[3] ~= name or row[4] ~= 'lost' then return false end
-  if row[5] == '1' or row[7] == fence then return false end
+  if row[5] == '1' or row[7] == fence or row[8] == fence then return false end
   local _, commas = string.gsub(row[6] or '', ',', '')
   if #call('HKEYS', key('alloc', id)) ~= commas + 1 then return false end
   set(id, 'result', '')
@@ -685,6 +686,7 @@ end
 function ops.doomed(id, fence, name, alive)
   if job(id, 'state') == 'running' and job(id, 'fence') == fence then return 'no' end
   if alive == '1' and sound(id) and taken_back(id, fence, name) then return 'no' end
+  if job(id, 'state') == 'ending' and job(id, 'fence') == fence then set(id, 'doomed', fence) end
   return 'yes'
 end
 
