@@ -364,6 +364,22 @@ def test_what_died_of_being_given_up_has_not_failed(store):
     assert row["state"] != "failed" and row["losses"] == "1" and "failures" not in row
 
 
+@pytest.mark.parametrize("jump", [-3, -10**6])
+def test_what_begins_after_a_jump_back_has_its_whole_lease(store, jump):
+    store.at(10**7)
+    for name in ("aria", "octavia"):
+        store.call("register", name, about(name))
+    beat(store, "aria", "octavia")
+    store.submit([job(2, nodes=["aria"])])
+    store.at(10**7 + jump)
+    fence = begin(store, "1")
+    for now in range(5, 30, 5):
+        store.at(10**7 + jump + now)
+        beat(store, "octavia")
+        assert holds(store) == {"1": "running"}
+    assert beat(store, "aria", aria=[f"1 {fence}"]) == [["ok"]]
+
+
 @pytest.mark.parametrize("jump", [10**6, -10**6])
 def test_a_clock_that_jumps_expires_nothing(store, jump):
     store.call("register", "aria", about("aria"))

@@ -823,22 +823,25 @@ local function undelayed(id)
   enqueue(id)
 end
 
+local function shifted(by)  -- the clock jumped: what was to come in so many seconds still is
+  for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do call('ZINCRBY', key('leases'), by, id) end
+  for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
+    local row = node(name, 'state', 'shy')
+    if row[1] == 'up' then call('HSET', key('node', name), 'seen', stamp(now)) end
+    if by < 0 and tonumber(row[2] or '') then call('HSET', key('node', name), 'shy', stamp(row[2] + by)) end
+  end
+  if by < 0 then
+    for _, id in ipairs(call('ZRANGE', key('delayed'), 0, -1)) do call('ZINCRBY', key('delayed'), by, id) end
+    local till = tonumber(call('GET', key('hold')) or '')
+    if till then call('SET', key('hold'), stamp(till + by)) end
+    call('SET', key('tick'), stamp(now))
+  end
+end
+
 local function tick()
   local before = tonumber(call('GET', key('tick')) or '')
   call('SET', key('tick'), stamp(now))
-  local jumped = before and (now - before > GAP or now < before - 1) and now - before or 0
-  if jumped ~= 0 then  -- the clock jumped, or nobody was here to renew: all begin anew
-    for _, id in ipairs(call('ZRANGE', key('leases'), 0, -1)) do call('ZINCRBY', key('leases'), jumped, id) end
-    for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
-      if node(name, 'state')[1] == 'up' then call('HSET', key('node', name), 'seen', stamp(now)) end
-      local shut = tonumber(node(name, 'shy')[1] or '')
-      if jumped < 0 and shut then call('HSET', key('node', name), 'shy', stamp(shut + jumped)) end
-    end
-    if jumped < 0 then
-      for _, id in ipairs(call('ZRANGE', key('delayed'), 0, -1)) do call('ZINCRBY', key('delayed'), jumped, id) end
-    end
-    return
-  end
+  if before and now - before > GAP then return shifted(now - before) end  -- nobody was here to renew, or the clock jumped
   local changed = call('DEL', key('more')) == 1
   for _, name in ipairs(call('SMEMBERS', key('nodes'))) do
     local row = node(name, 'state', 'seen', 'shy')
@@ -1069,6 +1072,11 @@ if before ~= run then
     event('restarted', '', 'Redis')
   end
 end
+
+-- A clock that was set back is seen before anything is timed by it.
+local last = tonumber(call('GET', key('clock')) or '')
+if last and before == run and now < last - 1 then shifted(now - last) end
+if not last or now > last + 0.5 or now < last then call('SET', key('clock'), stamp(now)) end
 
 local epoch = call('GET', key('epoch'))
 if op == 'submit' then
