@@ -32,6 +32,7 @@ STREAM = 0.25  # seconds between looks at what running jobs print
 CHUNK, PIECES = 1 << 16, 4  # bytes of a log that are passed on at once, and how often in one look
 LINES, KEPT = 2000, 8 << 20  # pieces and bytes of a log that Redis keeps
 BEHIND = 4 << 20  # bytes that a job may have printed and Redis has not yet; of more, the middle is left out
+REST = 0.3  # seconds until the next supervisor is made: entering a control group holds up all forks, mpirun's too
 GRACE = 45.0  # seconds that a job has after it was asked to stop
 QUIET, PAUSE, LONGEST = 4, 0.01, 1.0  # looks in a row that find nothing left; seconds between them, more and more
 
@@ -117,6 +118,7 @@ class Agent:
         os.set_blocking(self.mouth, False)
         os.set_blocking(self.ears, False)
         self.due, self.beat, self.run, self.registered = 0.0, BEAT, None, False
+        self.refill = None  # when another supervisor is to be made
 
     # ---- life ----------------------------------------------------------------------------------------------------
 
@@ -184,6 +186,8 @@ class Agent:
         due = [self.due, *(sweep.due for sweep in self.sweeps.values() if self.registered)]
         if self.running:
             due.append(now + STREAM)
+        if self.refill is not None:
+            due.append(self.refill)
         poll = select.poll()
         poll.register(self.ears, select.POLLIN)
         for one in self.running.values():
@@ -196,6 +200,9 @@ class Agent:
 
     def _turn(self):
         """Do what is due."""
+        if self.refill is not None and time.monotonic() >= self.refill:
+            self.refill = None
+            self._spare()
         if self.store is None:
             if time.monotonic() < self.due:
                 return
@@ -320,7 +327,7 @@ class Agent:
             self._finish(id, fence, {"result": "refused", "code": 1, "why": why}, {})
             return
         self.running[id, fence] = one
-        self._spare()
+        self.refill = time.monotonic() + REST
         self._note()
 
     def _begin(self, id, fence, record):

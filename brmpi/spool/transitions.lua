@@ -371,10 +371,11 @@ local function pass()
     if placed == MOST then return call('SET', key('more'), 1) end
     local class, need, found = queue[first][1], nil, nil
     first = first + 1
-    local shape, limit = string.match(class, '^(.*),"limit":([^,}]*)}$')
+    local at = string.find(class, ',"limit":', 1, true)
+    local shape = at and string.sub(class, 1, at)
     local before = shape and refused[shape]
     if before == 'late' then
-      limit = tonumber(limit) or 0
+      local limit = tonumber(string.match(class, '^[%d.e+]+', at + 9)) or 0
       if limit > 0 and now + limit <= plan.time then before = nil end
     end
     if not before then
