@@ -665,6 +665,23 @@ def test_one_damaged_record_does_not_keep_the_others(store, field, value):
     assert holds(store) == {"1": "broken", "2": "done"} and store.nodes()[0]["free"] == "4"
 
 
+def test_what_is_in_the_queue_and_should_not_be_is_taken_out(store):
+    """Entries without a record, and of jobs that run: a pass ends, and places neither."""
+    store.call("register", "octavia", about("octavia"))
+    store.submit([job(1), job(1, nodes=["aria"])])
+    fence, need = begin(store, "1"), store.job("1")["class"]
+    for id in ("1", "77", "78"):
+        store.ask("zadd", f"{PREFIX}ready", {id: 5})
+        store.ask("zadd", f"{PREFIX}ready:{need}", {id: 5})
+    store.ask("zadd", f"{PREFIX}classes", {need: 5})
+    store.ask("zadd", f"{PREFIX}ready:rubbish", {"79": 5})
+    store.ask("zadd", f"{PREFIX}classes", {"rubbish": 5})
+    assert store.submit([job(1)]) == ["3"]
+    seen = holds(store)
+    assert (seen["1"], seen["2"], seen["3"]) == ("running", "queued", "placed") and store.job("1")["fence"] == fence
+    assert set(store.ask("zrange", f"{PREFIX}ready", 0, -1)) == {"2"}
+
+
 def test_a_nodes_damaged_record_is_made_anew(store):
     for name in ("octavia", "aria"):
         store.call("register", name, about(name))

@@ -28,6 +28,7 @@ BARS = {("submit bulk", "limit"): 1.0, ("submit single", "limit"): 1.0, ("submit
         ("pass placing", "limit"): 1.0, ("pass blocked", "limit"): 1.0, ("pass kinds", "limit"): 1.0,
         ("agent idle", "limit"): 1.0, ("submit bulk", "rq"): 1.0, ("submit bulk", "celery"): 1.0}
 QUEUED, NODES = 10_000, 64
+KEPT = ("epoch", "name", "run", "settings", "count", "seq", "fence", "clock", "tick")  # what is no job and no node
 ENQUEUE = """
 import sys, time
 which, socket, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -110,7 +111,7 @@ class Bench:
     def clear(self):
         """Begin with nothing queued."""
         for key in self.store.keys("*"):
-            if not key.startswith((f"{PREFIX}epoch", f"{PREFIX}name", f"{PREFIX}run", f"{PREFIX}settings")):
+            if key.removeprefix(PREFIX) not in KEPT:
                 self.store.ask("delete", key)
 
     def bulk(self):
@@ -208,6 +209,8 @@ class Bench:
             shop.until(lambda: (shop.folder / "spawned").exists() and (shop.folder / "spawned").read_text(), "mpirun")
             times.append(1 / (float((shop.folder / "spawned").read_text()) - begin))
             shop.settled(id)
+        shop.kill_agent("alpha")  # it would take what the next parts queue
+        shop.agents.clear()
         parts = [statistics.median(times[i::self.repeats]) for i in range(self.repeats)]
         peers = {name: [statistics.median(found) for _ in parts if (found := self.peer(STARTS, name, 5))]
                  for name in QUEUES}

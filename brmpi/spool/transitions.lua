@@ -113,9 +113,9 @@ end
 -- Whether a job's record can be used. One that cannot is put aside, and the rest goes on.
 local function sound(id)
   local good, state = readable(id)
-  if good or state == 'broken' then return good end
+  if good or state == 'broken' then return good, state end
   if state == nil and call('EXISTS', key('job', id)) == 0 then  -- there is no such job, or only its record is missing
-    local known = false
+    local known = call('ZSCORE', key('ready'), id)
     for _, one in ipairs(OPEN) do known = known or call('ZSCORE', key('state', one), id) end
     if not known then return false end
   end
@@ -348,6 +348,18 @@ local function place(id, class, found)  -- returns what is then the head of its 
   return dequeue(id, class)
 end
 
+-- First job of a class that can be placed. What is in the queue and should not be is taken out of it: a pass must end.
+local function next_of(class)
+  while true do
+    local id = head(class)
+    if not id then return nil end
+    local good, state = sound(id)
+    if good and state == 'queued' then return id end
+    call('ZREM', key('ready'), id)
+    call('ZREM', key('ready', class), id)
+  end
+end
+
 local function held()  -- why nothing may be placed, or nil
   local why = call('GET', key('paused'))
   if why then return why end
@@ -382,8 +394,7 @@ local function pass()
       need = needs(class)
       found = need and fit(need, all, known)
       if not need then  -- needs that cannot be read: its jobs are put aside
-        local id = head(class)
-        while id and not sound(id) do id = head(class) end
+        next_of(class)
         found = nil
       elseif not found then
         if shape then refused[shape] = 'never' end
@@ -397,8 +408,7 @@ local function pass()
       end
     end
     if found then
-      local id = head(class)
-      while id and not sound(id) do id = head(class) end
+      local id = next_of(class)
       if id then
         local _, score = place(id, class, found)
         placed = placed + 1
